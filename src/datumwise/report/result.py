@@ -1,0 +1,167 @@
+"""What an audit found, as plain frozen data: the terminal, the page, the notebook and ``--json`` all read this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+__all__ = ["Audit", "Evidence", "Finding", "Interval", "MapData", "Pass", "Planted", "Proof", "ProofCard", "ProofRow"]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value with its 95 % interval, all three as fractions (0.04 is 4 points)."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class ProofRow:
+    """Held-out performance of one learner trained on one set."""
+
+    name: str  # "all", "random" or "cleaned"
+    n: int  # training rows
+    score: Interval
+
+
+@dataclass(frozen=True)
+class ProofCard:
+    """One learner trained on all, on random sets as large as the cleaned one, and on the cleaned set."""
+
+    learner: str  # as people say it: "nearest neighbour", "logistic regression"
+    primary: bool  # named before the run; the verdict is its
+    rows: tuple[ProofRow, ...]
+    cleaned_minus_random: Interval
+    cleaned_minus_all: Interval
+    verdict: str  # "gain shown", "no gain shown" or "harm shown"
+    smallest_gain: float  # the smallest gain this held-out set could have shown (half width of the interval)
+    seeds: int  # random sets drawn
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Does removing the suspects help a model that is trained anew?"""
+
+    metric: str  # "accuracy" or "R²"
+    held_out: int  # rows, never scored, never tuned on
+    removed: int
+    cards: tuple[ProofCard, ...]
+    why_none: str = ""  # one sentence when nothing could be proved (then cards is empty)
+
+    @property
+    def primary(self) -> ProofCard | None:
+        return next((card for card in self.cards if card.primary), None)
+
+
+@dataclass(frozen=True)
+class Planted:
+    """How a kind of finding did on faults that were planted and recorded."""
+
+    planted: int
+    right: int  # planted and found
+    found: int
+
+    @property
+    def precision(self) -> float:
+        return self.right / self.found if self.found else float("nan")
+
+    @property
+    def recall(self) -> float:
+        return self.right / self.planted if self.planted else float("nan")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of finding: how many, by what rule, and where it comes from."""
+
+    key: str  # "label_error", "near_duplicate", "outlier", "hard", "memorised"
+    title: str  # "label errors"
+    bit: int  # its bit in MapData.flags
+    count: int
+    removed: int  # how many of them the cleaned set leaves out (0: kept on purpose)
+    score: str  # the ledger column it is ranked by
+    threshold: float  # in units of that column; NaN where the rule is not a threshold
+    rule: str  # the threshold in words
+    method: str
+    reads: str  # signals
+    source: str
+    detail: str = ""  # "24 groups", "kept"
+    planted: Planted | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Why one datapoint is listed. ``row`` indexes MapData and the picture and text look-ups."""
+
+    row: int
+    id: str
+    kinds: tuple[str, ...]  # keys of Finding, most serious first
+    given: str | None
+    suggested: str | None
+    sentence: str
+    neighbours: tuple[int, ...]  # rows, nearest first
+    p_given: float  # probability of the given label, out of fold; NaN without labels
+    suspicion: float  # for the order "most suspicious first"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A stage of the audit as it ran."""
+
+    stage: str  # "ingest", "probe", "score", "prove"
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MapData:
+    """Every datapoint of the audit, for the map and the histogram.
+
+    ``ids`` (n,) str, ``xy`` (n, 2) float32, ``flags`` (n,) uint8 bit set of findings, ``labels`` (n,) int codes into
+    ``classes`` (-1: none), ``scores`` name -> (n,) float32 with NaN for "not computed".
+    """
+
+    ids: np.ndarray
+    xy: np.ndarray
+    flags: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    scores: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Everything an audit found. Prints as the terminal summary; ``.to_html()`` is the page."""
+
+    name: str
+    kind: str  # "images", "text", "table"
+    n: int
+    version: int  # ledger version
+    ledger: Path
+    created: str  # ISO time
+    seconds: float
+    cores: int
+    command: str  # the exact command that makes this again
+    verdict: str  # the one sentence, same words everywhere
+    support: str  # the sentence below it
+    proof: Proof
+    findings: tuple[Finding, ...]
+    evidence: tuple[Evidence, ...]
+    passes: tuple[Pass, ...]
+    map: MapData
+    limits: tuple[str, ...]  # a sentence for each limit of this run
+    versions: Mapping[str, str]  # package -> version
+    refused: Mapping[str, str] = field(default_factory=dict)  # id -> why it could not be read
+    picture: Callable[[int], Image | None] | None = None  # row -> picture as given
+    text: Callable[[int], str | None] | None = None  # row -> full text
+    cells: Callable[[int], list[tuple[str, str, float]]] | None = None  # row -> (column, value, unusualness), worst first
+    promise: Any = None  # the section of the room `predict`, when there is one
+    forget: Any = None  # the section of the room `forget`, when there is one
