@@ -7,58 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datumwise.evaluate.removal import Interval, Proof, ProofCard, ProofRow
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
 __all__ = ["Audit", "Evidence", "Finding", "Interval", "MapData", "Pass", "Planted", "Proof", "ProofCard", "ProofRow"]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured value with its 95 % interval, all three as fractions (0.04 is 4 points)."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class ProofRow:
-    """Held-out performance of one learner trained on one set."""
-
-    name: str  # "all", "random" or "cleaned"
-    n: int  # training rows
-    score: Interval
-
-
-@dataclass(frozen=True)
-class ProofCard:
-    """One learner trained on all, on random sets as large as the cleaned one, and on the cleaned set."""
-
-    learner: str  # as people say it: "nearest neighbour", "logistic regression"
-    primary: bool  # named before the run; the verdict is its
-    rows: tuple[ProofRow, ...]
-    cleaned_minus_random: Interval
-    cleaned_minus_all: Interval
-    verdict: str  # "gain shown", "no gain shown" or "harm shown"
-    smallest_gain: float  # the smallest gain this held-out set could have shown (half width of the interval)
-    seeds: int  # random sets drawn
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Does removing the suspects help a model that is trained anew?"""
-
-    metric: str  # "accuracy" or "R²"
-    held_out: int  # rows, never scored, never tuned on
-    removed: int
-    cards: tuple[ProofCard, ...]
-    why_none: str = ""  # one sentence when nothing could be proved (then cards is empty)
-
-    @property
-    def primary(self) -> ProofCard | None:
-        return next((card for card in self.cards if card.primary), None)
 
 
 @dataclass(frozen=True)

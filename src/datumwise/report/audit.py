@@ -1,0 +1,344 @@
+"""What is wrong with which datapoint, why, and does removing it help? The main job, from a source to a result."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datumwise.evaluate import Proof, removal_proof
+from datumwise.evaluate.removal import ProofCard
+from datumwise.probe.learners import default_prober, learner, learner_name
+from datumwise.progress import SILENT, Stage
+from datumwise.report.columns import write_columns
+from datumwise.report.demo import planted_digits
+from datumwise.report.layout import layout
+from datumwise.report.result import Audit, Pass
+from datumwise.report.subject import Subject, refuse_not_fitting, refuse_small_classes, subject_of
+from datumwise.report.suspects import Suspects, suspects
+
+if TYPE_CHECKING:
+    from datumwise.ledger import Ledger
+
+__all__ = ["audit"]
+
+RANDOM_SETS = 20  # as large as the cleaned set
+LARGE, RANDOM_SETS_LARGE = 20_000, 5  # training rows from which on fewer are drawn
+SECOND = {"nearest neighbour": ("logistic regression", "ridge regression")}  # shown beside the primary learner
+VERSIONS = ("datumwise", "numpy", "scikit-learn", "pylance", "torch", "transformers")
+
+
+def audit(
+    source: Any = None,
+    *,
+    label: str | None = None,
+    text: str | None = None,
+    image: str | None = None,
+    id: str | None = None,
+    features: str | Sequence[str] | None = None,
+    model: Any = None,
+    learner: str = "nearest neighbour",
+    task: str | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    folds: int = 5,
+    held_out: float | str | None = None,
+    force: bool = False,
+    max_length: int | None = None,
+    stage: Stage | None = None,
+) -> Audit:
+    """Find suspected label errors, near copies, outliers, hard and memorised datapoints, and prove what removal does.
+
+    Parameters
+    ----------
+    source : path or object, optional
+        Anything `datumwise.ingest` takes. Default: handwritten digits that ship, with faults planted and recorded.
+    label, text, image, id : str, optional
+        Columns of that role, where they do not go without saying (see `datumwise.ingest`).
+    features : str or sequence of str, optional
+        Columns that a learner of a table sees.
+    model : optional
+        Whose answers are read: a scikit-learn estimator (cross-validated), a torch module (as it is), ``(model, tokenizer)``,
+        or the name or folder of a transformers model. Default: extra trees and nearest neighbours for tables and pictures,
+        logistic regression for text. Likelihoods of text without labels need a causal language model.
+    learner : str
+        The learner that the verdict is about, named before the run: "nearest neighbour", "logistic regression" (or "ridge
+        regression" for numbers), "extra trees", "gradient boosting".
+    task : {"classification", "regression"}, optional
+    out : path, optional
+        The ledger; default the source's name with ``.ledger`` in the working directory.
+    seed : int
+    folds : int
+        Of the cross-validation that asks about each datapoint models that never saw it.
+    held_out : float or str, optional
+        Share to hold out for the proof (default 0.25 and at most 5,000 datapoints), or a column of true and false.
+    force : bool
+        Replace a ledger that was made from another source.
+    max_length : int, optional
+        Longest text in tokens, for a language model.
+    stage : Stage, optional
+        Told of progress.
+
+    Returns
+    -------
+    Audit
+        Prints as a summary; ``.to_html(path)`` writes the page. Everything found is on the ledger too.
+
+    Raises
+    ------
+    DatumwiseError
+        For anything wrong with the source, its columns, its labels or the model, in one sentence.
+    """
+    from datumwise.report.read import read_audit
+
+    command = _command(locals())
+    steps = Steps(stage or SILENT)
+    with steps("ingest", "reading") as done:
+        if source is None:
+            held_out = held_out or "held_out"
+            ledger = _ingest_demo(out, seed, force)
+        else:
+            roles = {"label": label, "text": text, "image": image, "id": id, "features": features, "task": task}
+            ledger = _ingest(source, roles, out, force, done)
+        done(f"{len(ledger):,} rows -> {ledger.path}")
+
+    answers = _model_answers(ledger, model, max_length, seed, steps)
+    subject = subject_of(ledger, task=task, vectors=answers.get("embedding"), held_out=held_out, seed=seed)
+    signals = _signals(ledger, subject, answers, model, folds, seed, steps)
+    with steps("score", "label errors, near copies, outliers") as done:
+        found = suspects(signals, metric=subject.metric)
+        done(", ".join(kind.replace("_", " ") for kind in found.flags))
+    proof = _prove(subject, found, model, learner, seed, steps)
+    with steps("write", "map and columns") as done:
+        _write(ledger, subject, found, signals, model, seed, folds)
+        done(f"{ledger.path} (version {ledger.refresh().version})")
+    _record(ledger, subject, found, proof, steps, command, source is None)
+    return read_audit(ledger.refresh())
+
+
+@dataclass
+class Steps:
+    """Tells a stage what runs and keeps what each step took."""
+
+    stage: Stage
+    started: float = field(default_factory=time.perf_counter)
+    passes: list[Pass] = field(default_factory=list)
+
+    @contextmanager
+    def __call__(self, name: str, what: str) -> Iterator[Any]:
+        begun = time.perf_counter()
+        said = [what]
+        self.stage.begin(name, what)
+        yield said.append
+        self.stage.end(said[-1])
+        self.passes.append(Pass(name, said[-1], time.perf_counter() - begun))
+
+
+def _ingest_demo(out: str | Path | None, seed: int, force: bool) -> Ledger:
+    from datumwise.readers import ingest
+
+    table = planted_digits(seed)
+    return ingest(table, name="digits-demo", label="label", image="image", id="id", out=out, overwrite=force)
+
+
+def _ingest(source: Any, roles: Mapping[str, Any], out: str | Path | None, force: bool, done: Any) -> Ledger:
+    from datumwise.readers import ingest
+
+    return ingest(source, **roles, out=out, overwrite=force)
+
+
+def _model_answers(
+    ledger: Ledger, model: Any, max_length: int | None, seed: int, steps: Steps
+) -> dict[str, Any]:
+    """What a torch or transformers model says of every datapoint, in one pass; nothing for scikit-learn estimators."""
+    if model is None or _is_estimator(model):
+        return {}
+    from datumwise import probe
+    from datumwise.probe.collate import load_model
+
+    labelled = bool(ledger.roles.get("label"))
+    text = bool(ledger.roles.get("text"))
+    tokenizer = None
+    if isinstance(model, str | Path):
+        kind = ("encoder" if labelled else "causal-lm") if text else "image-classification"
+        with steps("model", f"loading {model}"):
+            model, tokenizer = load_model(model, kind)
+    elif isinstance(model, tuple):
+        model, tokenizer = model
+    want = ("embedding",) if labelled or not text else ("embedding", "nll", "n_tokens")
+    with steps("probe", ", ".join(want)) as done:
+        options = {"max_length": max_length} if max_length else {}
+        answers = dict(
+            probe.signals(
+                model, ledger, want=want, tokenizer=tokenizer, seed=seed, progress=steps.stage.progress, **options
+            )
+        )
+        done(f"{', '.join(want)} of {type(model).__name__}")
+    return answers
+
+
+def _signals(
+    ledger: Ledger, subject: Subject, answers: Mapping[str, Any], model: Any, folds: int, seed: int, steps: Steps
+) -> dict[str, Any]:
+    """The signals that the scores read, of the audited rows."""
+    train = subject.train
+    signals = {name: values[train] for name, values in answers.items()}
+    signals["embedding"] = subject.embedding[train]
+    if "nll" in signals:
+        column = ledger.roles["text"]
+        signals["texts"] = [t or "" for t in ledger.table([column])[column].to_pylist()]
+    if subject.task is None:
+        if _is_estimator(model):
+            refuse_not_fitting(model, None)
+        return signals
+    from datumwise.probe.estimators import estimator_signals
+
+    refuse_small_classes(subject, folds, ledger.roles["label"])
+    if _is_estimator(model):
+        refuse_not_fitting(model, subject.task)
+        prober = _on_rows(subject, model)
+    else:
+        prober = _on_rows(subject, default_prober(subject.kind, subject.task, seed=seed))
+    want = ("labels", "probs", "probs_fit", "loss") if subject.task == "classification" else ("residual", "pred")
+    with steps("probe", f"predictions ({folds} folds)") as done:
+        assert subject.y is not None
+        signals |= estimator_signals(
+            prober, subject.X[train], subject.y[train], want,
+            folds=folds, seed=seed, ids=subject.ids[train], progress=steps.stage.progress,
+        )  # fmt: skip
+        what = "probabilities" if subject.task == "classification" else "predictions"
+        done(f"{what} ({folds} folds), embedding ({subject.embedding.shape[1]})")
+    return signals
+
+
+def _on_rows(subject: Subject, estimator: Any) -> Any:
+    """The estimator behind what turns rows into numbers, unless it is a pipeline that reads texts itself."""
+    from sklearn.base import clone
+    from sklearn.pipeline import Pipeline, make_pipeline
+
+    if isinstance(estimator, Pipeline) and subject.kind == "text":
+        return estimator
+    return make_pipeline(clone(subject.transform), estimator)
+
+
+def _is_estimator(model: Any) -> bool:
+    return hasattr(model, "fit") and hasattr(model, "get_params")
+
+
+def _prove(subject: Subject, found: Suspects, model: Any, primary: str, seed: int, steps: Steps) -> Proof:
+    """Retrain on all, on random sets and on the cleaned set."""
+    removed = found.removed
+    if subject.task is None:
+        return Proof("accuracy", 0, int(removed.sum()), (), "There are no labels, so there is no held-out accuracy to prove anything with.")
+    metric = "accuracy" if subject.task == "classification" else "R²"
+    if not removed.any():
+        why = "Nothing is to be removed, so there is nothing to prove."
+        return Proof(metric, len(subject.held), 0, (), why)
+    assert subject.y is not None
+    train, held = subject.train, subject.held
+    second = _second(primary, subject.task)
+    on_embedding = {name: learner(name, subject.task, seed=seed) for name in dict.fromkeys([primary, second])}
+    runs: list[tuple[np.ndarray, dict[str, Any]]] = [(subject.embedding, on_embedding)]
+    if _is_estimator(model):  # the user's own learner, on the rows themselves, is what the verdict is about
+        runs = [(subject.X, {learner_name(model): _on_rows(subject, model)}), (subject.embedding, {primary: on_embedding[primary]})]
+    sets = RANDOM_SETS if len(train) < LARGE else RANDOM_SETS_LARGE
+    cards: list[ProofCard] = []
+    with steps("prove", "retraining") as done:
+        for X, learners in runs:
+            proof = removal_proof(
+                X[train], subject.y[train], X[held], subject.y[held], removed, learners,
+                n_random=sets, seed=seed, progress=steps.stage.progress,
+            )  # fmt: skip
+            cards += proof.cards
+        done(f"{sets} random sets beside the cleaned one, {len(cards)} learners")
+    cards = [ProofCard(**{**vars(card), "primary": i == 0}) for i, card in enumerate(cards)]
+    return Proof(metric, len(held), int(removed.sum()), tuple(cards))
+
+
+def _second(primary: str, task: str) -> str:
+    linear = "logistic regression" if task == "classification" else "ridge regression"
+    return "nearest neighbour" if primary.replace("-", " ") == linear else linear
+
+
+def _write(
+    ledger: Ledger, subject: Subject, found: Suspects, signals: dict[str, Any], model: Any, seed: int, folds: int
+) -> None:
+    from datumwise.probe.neighbours import neighbours
+
+    E = signals["embedding"]
+    _, nearest = neighbours(E, k=min(10, len(E) - 1), metric=subject.metric)
+    write_columns(
+        ledger, subject, found, signals,
+        nearest=nearest, xy=layout(E, seed=seed), model=_model_name(model, subject), seed=seed, params={"folds": folds},
+    )  # fmt: skip
+
+
+def _model_name(model: Any, subject: Subject) -> str:
+    if model is None:
+        return learner_name(default_prober(subject.kind, subject.task)) if subject.task else "none"
+    if isinstance(model, tuple):
+        model = model[0]
+    return str(model) if isinstance(model, str | Path) else learner_name(model)
+
+
+def _record(
+    ledger: Ledger, subject: Subject, found: Suspects, proof: Proof, steps: Steps, command: str, demo: bool
+) -> None:
+    """What the page needs beyond the columns, as one JSON fact about the ledger."""
+    ledger.set_metadata(
+        audit={
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - steps.started, 2),
+            "cores": os.cpu_count(),
+            "command": command,
+            "kind": subject.kind,
+            "task": subject.task,
+            "classes": list(subject.classes),
+            "rules": {key: asdict(rule) for key, rule in found.rules.items()},
+            "groups": found.groups,
+            "proof": proof.as_dict(),
+            "passes": [asdict(one) for one in steps.passes],
+            "limits": list(subject.limits),
+            "planted": demo,
+            "versions": _versions(),
+        }
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in VERSIONS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _command(arguments: Mapping[str, Any]) -> str:
+    """The command line that does the same again."""
+    words = ["datumwise", "audit"]
+    source = arguments["source"]
+    if source is not None:
+        words.append(str(source) if isinstance(source, str | Path) else "…")
+    defaults = {"learner": "nearest neighbour", "folds": 5}
+    for name in ("label", "text", "image", "id", "features", "model", "learner", "task", "folds", "held_out", "max_length"):
+        value = arguments[name]
+        if value is None or value == defaults.get(name):
+            continue
+        values = [value] if isinstance(value, str) or not isinstance(value, list | tuple) else value
+        words += [f"--{name.replace('_', '-')}", ",".join(v if isinstance(v, str) else str(v) if not _is_estimator(v) else learner_name(v) for v in values)]
+    words += ["--seed", str(arguments["seed"])]
+    return shlex.join(words).replace("'…'", "…")
+
+

@@ -1,0 +1,258 @@
+"""Audits made up from real and drawn data, without a ledger or a model pass: what the page is tested with."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datumwise.report.result import (
+    Audit,
+    Evidence,
+    Finding,
+    Interval,
+    MapData,
+    Pass,
+    Planted,
+    Proof,
+    ProofCard,
+    ProofRow,
+)
+
+
+def make_proof(metric: str = "accuracy", n: int = 1321, removed: int = 78) -> Proof:
+    def card(learner: str, primary: bool, values: list[float], gain: float, verdict: str) -> ProofCard:
+        names = ("all", "random", "cleaned")
+        rows = tuple(
+            ProofRow(name, n if name == "all" else n - removed, Interval(v, v - 0.023, v + 0.02))
+            for name, v in zip(names, values, strict=True)
+        )
+        return ProofCard(
+            learner, primary, rows, Interval(gain, gain - 0.015, gain + 0.018), Interval(gain, gain - 0.016, gain + 0.02),
+            verdict, 0.0165, 10,
+        )  # fmt: skip
+
+    return Proof(
+        metric, 500, removed,
+        (card("nearest neighbour", True, [0.93, 0.93, 0.97], 0.04, "gain shown"),
+         card("logistic regression", False, [0.948, 0.949, 0.952], 0.003, "no gain shown")),
+    )  # fmt: skip
+
+
+KINDS = {
+    "label_error": Finding(
+        "label_error", "label errors", 0, 0, 0, "label_error", 0.62, "0.62, from the class means",
+        "confident learning, 5 folds", "probabilities", "Northcutt et al., 2021",
+    ),
+    "near_duplicate": Finding(
+        "near_duplicate", "near duplicates", 1, 0, 0, "near_duplicate", float("nan"), "closer than 0.25 × the median",
+        "nearest neighbour distance", "embedding", "", "24 groups",
+    ),
+    "outlier": Finding(
+        "outlier", "outliers", 2, 0, 0, "outlier", 1.55, "above Q3 + 3 IQR", "mean distance to 10 neighbours",
+        "embedding", "Ramaswamy et al., 2000",
+    ),
+    "hard": Finding(
+        "hard", "hard", 3, 0, 0, "el2n", 1.1, "hardest 3% of the rest", "EL2N", "probabilities", "Paul et al., 2021",
+        "kept",
+    ),
+    "memorised": Finding(
+        "memorised", "memorised", 4, 0, 0, "memorisation", 0.8, "0.8", "in-fold minus out-of-fold probability",
+        "probabilities", "Feldman and Zhang, 2020",
+    ),
+}  # fmt: skip
+
+
+def make_audit(
+    x: np.ndarray,
+    labels: np.ndarray | None,
+    classes: tuple[str, ...],
+    *,
+    name: str,
+    kind: str,
+    planted: bool = False,
+    xy: np.ndarray | None = None,
+    share: tuple[float, ...] = (0.037, 0.036, 0.006, 0.028, 0.02),
+    seed: int = 0,
+    **more: Any,
+) -> Audit:
+    """Findings drawn from distances and a nearest-class-mean model: crude, but every figure comes from ``x``."""
+    n = len(x)
+    rng = np.random.default_rng(seed)
+    x = np.asarray(x, np.float64)
+    if xy is None:
+        xy = _plane(x)
+    step = rng.choice(n, min(n, 400), replace=False)
+    gram = -2 * x @ x[step].T + (x**2).sum(1)[:, None] + (x[step] ** 2).sum(1)
+    gram[step, np.arange(len(step))] = np.inf
+    order = np.argsort(gram, axis=1)[:, :3]
+    near = step[order]
+    distance = np.sqrt(np.maximum(np.take_along_axis(gram, order, 1), 0))
+    scores: dict[str, np.ndarray] = {}
+    given_p = np.full(n, np.nan)
+    guess = np.zeros(n, int)
+    if labels is not None and len(classes):
+        means = np.stack([x[labels == c].mean(0) if (labels == c).any() else x.mean(0) for c in range(len(classes))])
+        square = ((x[:, None] - means) ** 2).sum(2) if n * len(classes) < 3_000_000 else -2 * x @ means.T + (means**2).sum(1)
+        logits = -square / (0.06 * np.median(square))
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        given_p = p[np.arange(n), labels]
+        guess = p.argmax(1)
+        scores["label_error"] = (1 - given_p).astype(np.float32)
+        scores["el2n"] = np.sqrt(((p - np.eye(len(classes))[labels]) ** 2).sum(1)).astype(np.float32)
+    scores["outlier"] = distance.mean(1).astype(np.float32) if n > 3 else np.zeros(n, np.float32)
+    scores["near_duplicate"] = (-distance[:, 0] if n > 1 else np.zeros(n)).astype(np.float32)
+    flags = np.zeros(n, np.uint8)
+    kinds = [k for k in KINDS.values() if k.score in scores or k.key == "memorised"]
+    findings = []
+    for finding, part in zip(KINDS.values(), share, strict=True):
+        if finding not in kinds:
+            continue
+        score = scores.get(finding.score, rng.random(n) if part else np.zeros(n))
+        count = round(part * n)
+        rows = np.argsort(-score)[:count]
+        if finding.key == "hard":
+            free = np.flatnonzero(flags == 0)
+            rows = free[np.argsort(-score[free])][:count]
+        flags[rows] |= 1 << finding.bit
+        cut = float(score[rows].min()) if len(rows) and np.isfinite(finding.threshold) else finding.threshold
+        detail = f"{count // 2} groups" if finding.key == "near_duplicate" else finding.detail
+        findings.append(
+            Finding(
+                finding.key, finding.title, finding.bit, count, 0 if finding.key == "hard" else count, finding.score, cut,
+                finding.rule, finding.method, finding.reads, finding.source, detail,
+                Planted(64, round(0.94 * count), count) if planted and finding.key != "hard" else None,
+            )
+        )  # fmt: skip
+    evidence = []
+    for row in np.flatnonzero(flags):
+        kinds_here = tuple(f.key for f in findings if flags[row] >> f.bit & 1)
+        given = classes[labels[row]] if labels is not None and len(classes) else None
+        suggested = classes[guess[row]] if "label_error" in kinds_here and guess[row] != labels[row] else None
+        sentence = {
+            "label_error": f"model gives {classes[guess[row]] if classes else ''} a probability of {1 - given_p[row]:.2f}, the given label {given_p[row]:.2f}",
+            "near_duplicate": f"copy of {near[row, 0]:04d}, distance {distance[row, 0]:.2f}" if n > 1 else "",
+            "outlier": f"10-neighbour distance {scores['outlier'][row]:.1f}",
+            "hard": f"EL2N {scores.get('el2n', scores['outlier'])[row]:.2f}, among the hardest 3%; the label looks right, so it is kept",
+            "memorised": "known by heart: 0.99 in the folds that saw it, 0.08 in those that did not",
+        }[kinds_here[0]]
+        evidence.append(
+            Evidence(
+                int(row), f"{row:04d}", kinds_here, given, suggested, sentence,
+                tuple(int(r) for r in near[row]) if n > 3 else (), float(given_p[row]),
+                float(sum(s[row] for s in scores.values())),
+            )
+        )  # fmt: skip
+    evidence.sort(key=lambda item: -item.suspicion)
+    removed = sum(f.removed for f in findings)
+    base: dict[str, Any] = dict(
+        name=name, kind=kind, n=n, version=7, ledger=Path(f"{name}.ledger"), created="2026-11-22T20:48:34+00:00",
+        seconds=41.3, cores=2, command=f"datumwise audit {name} --seed 0",
+        verdict=f"{len(evidence):,} of {n:,} datapoints deserve a look. Removing {removed:,} lifts held-out accuracy by 4.0 points.",
+        support="95% interval +2.5 to +5.8, on 500 held-out datapoints never used for scoring, against random subsets of the same size, with the nearest-neighbour learner you named. One of the two learners shows the gain: logistic regression averages label noise away.",
+        proof=make_proof(n=n, removed=removed), findings=tuple(findings), evidence=tuple(evidence),
+        passes=(Pass("ingest", f"{n:,} rows", 0.4), Pass("probe", "probabilities (5 folds), embedding (32)", 6.1),
+                Pass("score", "label error, EL2N, duplicates, outliers", 1.2), Pass("prove", "12 models trained anew", 9.8)),
+        map=MapData(np.array([f"{i:04d}" for i in range(n)]), xy.astype(np.float32), flags,
+                    labels if labels is not None else np.full(n, -1), classes, scores),
+        limits=("Probabilities come from 5 folds of one learner: what it cannot learn looks like a label error.",
+                "The proof speaks of these two learners and this held-out set, not of every model."),
+        versions={"datumwise": "0.1.0", "python": "3.11.9", "numpy": "2.4.6", "scikit-learn": "1.9.1", "pylance": "14.0.2"},
+    )  # fmt: skip
+    return Audit(**(base | more))
+
+
+def _plane(x: np.ndarray) -> np.ndarray:
+    """The first two principal components."""
+    x = x - x.mean(0)
+    if len(x) < 2 or x.shape[1] < 2:
+        return np.zeros((len(x), 2))
+    _, _, axes = np.linalg.svd(x[:3000], full_matrices=False)
+    xy = np.zeros((len(x), 2))
+    xy[:, : min(2, len(axes))] = x @ axes[:2].T
+    return xy
+
+
+@cache
+def digits_audit(map_by: str = "pca") -> Audit:
+    """1,321 digits, 5 % of the labels moved on by one to nine, 12 pictures of noise."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    rng = np.random.default_rng(0)
+    x, y = data.data[:1321].copy(), data.target[:1321].copy()
+    flip = rng.choice(len(y), 64, replace=False)
+    y[flip] = (y[flip] + rng.integers(1, 10, 64)) % 10
+    x[rng.choice(len(y), 12, replace=False)] = rng.integers(0, 17, (12, 64))
+    xy = None
+    if map_by == "tsne":
+        from sklearn.manifold import TSNE
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):
+            xy = TSNE(init="pca", random_state=0, max_iter=500).fit_transform(x)
+    shades = np.clip(255 - x * 255 / 16, 0, 255).astype(np.uint8).reshape(-1, 8, 8)
+    return make_audit(
+        x, y, tuple("0123456789"), name="digits-demo", kind="images", planted=True, xy=xy,
+        picture=lambda row: Image.fromarray(shades[row]),
+    )  # fmt: skip
+
+
+WORDS = {
+    "positive": "a warm funny film with splendid acting that never loses its way and leaves you smiling for days",
+    "negative": "a dull slow muddle whose plot goes nowhere while the actors look as bored as the audience felt",
+    "mixed": "handsome pictures and one fine scene cannot quite hide that nobody wrote an ending for this story",
+}
+
+
+@cache
+def text_audit(n: int = 900) -> Audit:
+    rng = np.random.default_rng(1)
+    classes = tuple(WORDS)
+    labels = rng.integers(0, 3, n)
+    wrong = rng.random(n) < 0.06
+    texts, counts = [], np.zeros((n, 60))
+    vocabulary = sorted({word for line in WORDS.values() for word in line.split()})
+    place = {word: i for i, word in enumerate(vocabulary)}
+    for i in range(n):
+        topic = (labels[i] + 1) % 3 if wrong[i] else labels[i]
+        chosen = rng.choice(WORDS[classes[topic]].split(), rng.integers(12, 70))
+        if i % 40 == 39:
+            chosen = np.array(texts[-1].split())
+            chosen[len(chosen) // 2] = "unexpectedly"
+        texts.append(" ".join(chosen))
+        for word in chosen:
+            if word in place:
+                counts[i, place[word]] += 1
+    counts /= counts.sum(1, keepdims=True)
+    return make_audit(10 * counts, labels, classes, name="reviews", kind="text", text=lambda row: texts[row])
+
+
+@cache
+def table_audit() -> Audit:
+    from sklearn.datasets import load_breast_cancer
+
+    data = load_breast_cancer()
+    z = (data.data - data.data.mean(0)) / data.data.std(0)
+
+    def cells(row: int) -> list[tuple[str, str, float]]:
+        order = np.argsort(-abs(z[row]))
+        return [(str(data.feature_names[j]), f"{data.data[row, j]:.4g}", float(abs(z[row, j]))) for j in order]
+
+    return make_audit(z, data.target, ("malignant", "benign"), name="breast-cancer", kind="table", cells=cells)
+
+
+def big_audit(n: int = 60_000, seed: int = 3) -> Audit:
+    """Many points, cheaply drawn: for the budget, the sample and the lasso."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 12, n)
+    centres = rng.normal(0, 6, (12, 2))
+    xy = centres[labels] + rng.normal(size=(n, 2))
+    return make_audit(
+        np.c_[xy, rng.normal(size=(n, 2))], labels, tuple(f"class {i}" for i in range(12)), name="many", kind="table",
+        xy=xy, share=(0.02, 0.01, 0.002, 0.01, 0.0),
+    )  # fmt: skip
