@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,39 +32,96 @@ def make_proof(metric: str = "accuracy", n: int = 1321, removed: int = 78) -> Pr
             for name, v in zip(names, values, strict=True)
         )
         return ProofCard(
-            learner, primary, rows, Interval(gain, gain - 0.015, gain + 0.018), Interval(gain, gain - 0.016, gain + 0.02),
-            verdict, 0.0165, 10,
-        )  # fmt: skip
+            learner,
+            primary,
+            rows,
+            Interval(gain, gain - 0.015, gain + 0.018),
+            Interval(gain, gain - 0.016, gain + 0.02),
+            verdict,
+            0.0165,
+            10,
+        )
 
     return Proof(
-        metric, 500, removed,
-        (card("nearest neighbour", True, [0.93, 0.93, 0.97], 0.04, "gain shown"),
-         card("logistic regression", False, [0.948, 0.949, 0.952], 0.003, "no gain shown")),
-    )  # fmt: skip
+        metric,
+        500,
+        removed,
+        (
+            card("nearest neighbour", True, [0.93, 0.93, 0.97], 0.04, "gain shown"),
+            card("logistic regression", False, [0.948, 0.949, 0.952], 0.003, "no gain shown"),
+        ),
+    )
 
 
 KINDS = {
     "label_error": Finding(
-        "label_error", "label errors", 0, 0, 0, "label_error", 0.62, "0.62, from the class means",
-        "confident learning, 5 folds", "probabilities", "Northcutt et al., 2021",
+        "label_error",
+        "label errors",
+        0,
+        0,
+        0,
+        "label_error",
+        0.62,
+        "0.62, from the class means",
+        "confident learning, 5 folds",
+        "probabilities",
+        "Northcutt et al., 2021",
     ),
     "near_duplicate": Finding(
-        "near_duplicate", "near duplicates", 1, 0, 0, "near_duplicate", float("nan"), "closer than 0.25 × the median",
-        "nearest neighbour distance", "embedding", "", "24 groups",
+        "near_duplicate",
+        "near duplicates",
+        1,
+        0,
+        0,
+        "near_duplicate",
+        float("nan"),
+        "closer than 0.25 × the median",
+        "nearest neighbour distance",
+        "embedding",
+        "",
+        "24 groups",
     ),
     "outlier": Finding(
-        "outlier", "outliers", 2, 0, 0, "outlier", 1.55, "above Q3 + 3 IQR", "mean distance to 10 neighbours",
-        "embedding", "Ramaswamy et al., 2000",
+        "outlier",
+        "outliers",
+        2,
+        0,
+        0,
+        "outlier",
+        1.55,
+        "above Q3 + 3 IQR",
+        "mean distance to 10 neighbours",
+        "embedding",
+        "Ramaswamy et al., 2000",
     ),
     "hard": Finding(
-        "hard", "hard", 3, 0, 0, "el2n", 1.1, "hardest 3% of the rest", "EL2N", "probabilities", "Paul et al., 2021",
+        "hard",
+        "hard",
+        3,
+        0,
+        0,
+        "el2n",
+        1.1,
+        "hardest 3% of the rest",
+        "EL2N",
+        "probabilities",
+        "Paul et al., 2021",
         "kept",
     ),
     "memorised": Finding(
-        "memorised", "memorised", 4, 0, 0, "memorisation", 0.8, "0.8", "in-fold minus out-of-fold probability",
-        "probabilities", "Feldman and Zhang, 2020",
+        "memorised",
+        "memorised",
+        4,
+        0,
+        0,
+        "memorisation",
+        0.8,
+        "0.8",
+        "in-fold minus out-of-fold probability",
+        "probabilities",
+        "Feldman and Zhang, 2020",
     ),
-}  # fmt: skip
+}
 
 
 def make_audit(
@@ -95,8 +153,14 @@ def make_audit(
     given_p = np.full(n, np.nan)
     guess = np.zeros(n, int)
     if labels is not None and len(classes):
-        means = np.stack([x[labels == c].mean(0) if (labels == c).any() else x.mean(0) for c in range(len(classes))])
-        square = ((x[:, None] - means) ** 2).sum(2) if n * len(classes) < 3_000_000 else -2 * x @ means.T + (means**2).sum(1)
+        means = np.stack(
+            [x[labels == c].mean(0) if (labels == c).any() else x.mean(0) for c in range(len(classes))]
+        )
+        square = (
+            ((x[:, None] - means) ** 2).sum(2)
+            if n * len(classes) < 3_000_000
+            else -2 * x @ means.T + (means**2).sum(1)
+        )
         logits = -square / (0.06 * np.median(square))
         p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
@@ -123,46 +187,88 @@ def make_audit(
         detail = f"{count // 2} groups" if finding.key == "near_duplicate" else finding.detail
         findings.append(
             Finding(
-                finding.key, finding.title, finding.bit, count, 0 if finding.key == "hard" else count, finding.score, cut,
-                finding.rule, finding.method, finding.reads, finding.source, detail,
+                finding.key,
+                finding.title,
+                finding.bit,
+                count,
+                0 if finding.key == "hard" else count,
+                finding.score,
+                cut,
+                finding.rule,
+                finding.method,
+                finding.reads,
+                finding.source,
+                detail,
                 Planted(64, round(0.94 * count), count) if planted and finding.key != "hard" else None,
             )
-        )  # fmt: skip
+        )
     evidence = []
     for row in np.flatnonzero(flags):
         kinds_here = tuple(f.key for f in findings if flags[row] >> f.bit & 1)
         given = classes[labels[row]] if labels is not None and len(classes) else None
         suggested = classes[guess[row]] if "label_error" in kinds_here and guess[row] != labels[row] else None
         sentence = {
-            "label_error": f"model gives {classes[guess[row]] if classes else ''} a probability of {1 - given_p[row]:.2f}, the given label {given_p[row]:.2f}",
+            "label_error": f"model gives {classes[guess[row]] if classes else ''} a probability of "
+            f"{1 - given_p[row]:.2f}, the given label {given_p[row]:.2f}",
             "near_duplicate": f"copy of {near[row, 0]:04d}, distance {distance[row, 0]:.2f}" if n > 1 else "",
             "outlier": f"10-neighbour distance {scores['outlier'][row]:.1f}",
-            "hard": f"EL2N {scores.get('el2n', scores['outlier'])[row]:.2f}, among the hardest 3%; the label looks right, so it is kept",
+            "hard": f"EL2N {scores.get('el2n', flags)[row]:.2f}, among the hardest 3%; "
+            "the label looks right, so it is kept",
             "memorised": "known by heart: 0.99 in the folds that saw it, 0.08 in those that did not",
         }[kinds_here[0]]
         evidence.append(
             Evidence(
-                int(row), f"{row:04d}", kinds_here, given, suggested, sentence,
-                tuple(int(r) for r in near[row]) if n > 3 else (), float(given_p[row]),
+                int(row),
+                f"{row:04d}",
+                kinds_here,
+                given,
+                suggested,
+                sentence,
+                tuple(int(r) for r in near[row]) if n > 3 else (),
+                float(given_p[row]),
                 float(sum(s[row] for s in scores.values())),
             )
-        )  # fmt: skip
+        )
     evidence.sort(key=lambda item: -item.suspicion)
     removed = sum(f.removed for f in findings)
-    base: dict[str, Any] = dict(
-        name=name, kind=kind, n=n, version=7, ledger=Path(f"{name}.ledger"), created="2026-11-22T20:48:34+00:00",
-        seconds=41.3, cores=2, command=f"datumwise audit {name} --seed 0",
-        verdict=f"{len(evidence):,} of {n:,} datapoints deserve a look. Removing {removed:,} lifts held-out accuracy by 4.0 points.",
-        support="95% interval +2.5 to +5.8, on 500 held-out datapoints never used for scoring, against random subsets of the same size, with the nearest-neighbour learner you named. One of the two learners shows the gain: logistic regression averages label noise away.",
-        proof=make_proof(n=n, removed=removed), findings=tuple(findings), evidence=tuple(evidence),
-        passes=(Pass("ingest", f"{n:,} rows", 0.4), Pass("probe", "probabilities (5 folds), embedding (32)", 6.1),
-                Pass("score", "label error, EL2N, duplicates, outliers", 1.2), Pass("prove", "12 models trained anew", 9.8)),
-        map=MapData(np.array([f"{i:04d}" for i in range(n)]), xy.astype(np.float32), flags,
-                    labels if labels is not None else np.full(n, -1), classes, scores),
-        limits=("Probabilities come from 5 folds of one learner: what it cannot learn looks like a label error.",
-                "The proof speaks of these two learners and this held-out set, not of every model."),
-        versions={"datumwise": "0.1.0", "python": "3.11.9", "numpy": "2.4.6", "scikit-learn": "1.9.1", "pylance": "14.0.2"},
-    )  # fmt: skip
+    base: dict[str, Any] = {
+        "name": name,
+        "kind": kind,
+        "n": n,
+        "version": 7,
+        "ledger": Path(f"{name}.ledger"),
+        "created": "2026-11-22T20:48:34+00:00",
+        "seconds": 41.3,
+        "cores": 2,
+        "command": f"datumwise audit {name} --seed 0",
+        "verdict": f"{len(evidence):,} of {n:,} datapoints deserve a look. "
+        f"Removing {removed:,} lifts held-out accuracy by 4.0 points.",
+        "support": "95% interval +2.5 to +5.8, on 500 held-out datapoints never used for scoring, against random "
+        "subsets of the same size, with the nearest-neighbour learner you named. One of the two learners shows "
+        "the gain: logistic regression averages label noise away.",
+        "proof": make_proof(n=n, removed=removed),
+        "findings": tuple(findings),
+        "evidence": tuple(evidence),
+        "passes": (
+            Pass("ingest", f"{n:,} rows", 0.4),
+            Pass("probe", "probabilities (5 folds), embedding (32)", 6.1),
+            Pass("score", "label error, EL2N, duplicates, outliers", 1.2),
+            Pass("prove", "12 models trained anew", 9.8),
+        ),
+        "map": MapData(
+            np.array([f"{i:04d}" for i in range(n)]),
+            xy.astype(np.float32),
+            flags,
+            labels if labels is not None else np.full(n, -1),
+            classes,
+            scores,
+        ),
+        "limits": (
+            "Probabilities come from 5 folds of one learner: what it cannot learn looks like a label error.",
+            "The proof speaks of these two learners and this held-out set, not of every model.",
+        ),
+        "versions": {"datumwise": "0.1.0", "python": "3.11.9", "numpy": "2.4.6", "scikit-learn": "1.9.1"},
+    }
     return Audit(**(base | more))
 
 
@@ -197,15 +303,21 @@ def digits_audit(map_by: str = "pca") -> Audit:
             xy = TSNE(init="pca", random_state=0, max_iter=500).fit_transform(x)
     shades = np.clip(255 - x * 255 / 16, 0, 255).astype(np.uint8).reshape(-1, 8, 8)
     return make_audit(
-        x, y, tuple("0123456789"), name="digits-demo", kind="images", planted=True, xy=xy,
+        x,
+        y,
+        tuple("0123456789"),
+        name="digits-demo",
+        kind="images",
+        planted=True,
+        xy=xy,
         picture=lambda row: Image.fromarray(shades[row]),
-    )  # fmt: skip
+    )
 
 
 WORDS = {
-    "positive": "a warm funny film with splendid acting that never loses its way and leaves you smiling for days",
-    "negative": "a dull slow muddle whose plot goes nowhere while the actors look as bored as the audience felt",
-    "mixed": "handsome pictures and one fine scene cannot quite hide that nobody wrote an ending for this story",
+    "positive": "a warm funny film with splendid acting that never loses its way and leaves you smiling",
+    "negative": "a dull slow muddle whose plot goes nowhere while the actors look as bored as we felt",
+    "mixed": "handsome pictures and one fine scene cannot quite hide that nobody wrote an ending",
 }
 
 
@@ -222,9 +334,9 @@ def text_audit(n: int = 900) -> Audit:
         topic = (labels[i] + 1) % 3 if wrong[i] else labels[i]
         chosen = rng.choice(WORDS[classes[topic]].split(), rng.integers(12, 70))
         if i % 40 == 39:
-            chosen = np.array(texts[-1].split())
+            chosen = texts[-1].split()
             chosen[len(chosen) // 2] = "unexpectedly"
-        texts.append(" ".join(chosen))
+        texts.append(" ".join(map(str, chosen)))
         for word in chosen:
             if word in place:
                 counts[i, place[word]] += 1
@@ -241,9 +353,13 @@ def table_audit() -> Audit:
 
     def cells(row: int) -> list[tuple[str, str, float]]:
         order = np.argsort(-abs(z[row]))
-        return [(str(data.feature_names[j]), f"{data.data[row, j]:.4g}", float(abs(z[row, j]))) for j in order]
+        return [
+            (str(data.feature_names[j]), f"{data.data[row, j]:.4g}", float(abs(z[row, j]))) for j in order
+        ]
 
-    return make_audit(z, data.target, ("malignant", "benign"), name="breast-cancer", kind="table", cells=cells)
+    return make_audit(
+        z, data.target, ("malignant", "benign"), name="breast-cancer", kind="table", cells=cells
+    )
 
 
 def big_audit(n: int = 60_000, seed: int = 3) -> Audit:
@@ -253,6 +369,131 @@ def big_audit(n: int = 60_000, seed: int = 3) -> Audit:
     centres = rng.normal(0, 6, (12, 2))
     xy = centres[labels] + rng.normal(size=(n, 2))
     return make_audit(
-        np.c_[xy, rng.normal(size=(n, 2))], labels, tuple(f"class {i}" for i in range(12)), name="many", kind="table",
-        xy=xy, share=(0.02, 0.01, 0.002, 0.01, 0.0),
-    )  # fmt: skip
+        np.c_[xy, rng.normal(size=(n, 2))],
+        labels,
+        tuple(f"class {i}" for i in range(12)),
+        name="many",
+        kind="table",
+        xy=xy,
+        share=(0.02, 0.01, 0.002, 0.01, 0.0),
+    )
+
+
+ATTACKS = (
+    "<img src=x onerror=window.hacked=1>",
+    "</script><script>window.hacked=1</script>",
+    "\u202eevil\u202c {{ 7*7 }} <!-- ]]> \x00 \ud800 &amp; ' \"",
+    "<svg onload=window.hacked=1>",
+    "=cmd|'/C calc'!A0, \n\"quoted\"",
+    "javascript:window.hacked=1",
+)
+
+
+def hostile_audit(kind: str = "text") -> Audit:
+    """Attacks in every place where text of the data or of the user can stand, and a megabyte in one of them."""
+    rng = np.random.default_rng(5)
+    n = 60
+    bad = [ATTACKS[i % len(ATTACKS)] for i in range(n)]
+    classes = tuple(ATTACKS[:3])
+    audit = make_audit(
+        rng.normal(size=(n, 4)),
+        rng.integers(0, 3, n),
+        classes,
+        name=ATTACKS[1],
+        kind=kind,
+        share=(0.3, 0.2, 0.1, 0.1, 0.1),
+    )
+    ids = np.array([f"{attack}{i}" for i, attack in enumerate(bad)], dtype=object)
+    scores = {f"{ATTACKS[0]}{i}": values for i, values in enumerate(audit.map.scores.values())}
+    evidence = tuple(
+        replace(item, id=ids[item.row], sentence=bad[item.row], suggested=ATTACKS[0])
+        for item in audit.evidence
+    )
+    findings = tuple(
+        replace(
+            f,
+            title=ATTACKS[i % 6],
+            rule=ATTACKS[1],
+            method=ATTACKS[2],
+            reads=ATTACKS[3],
+            source=ATTACKS[5],
+            detail=ATTACKS[0],
+        )
+        for i, f in enumerate(audit.findings)
+    )
+    cards = tuple(replace(card, learner=ATTACKS[1], verdict=ATTACKS[0]) for card in audit.proof.cards)
+    return replace(
+        audit,
+        verdict=" ".join(ATTACKS),
+        support=ATTACKS[1],
+        command=ATTACKS[0],
+        created=ATTACKS[3],
+        evidence=evidence,
+        findings=findings,
+        proof=replace(audit.proof, cards=cards),
+        map=replace(audit.map, ids=ids, scores=scores),
+        passes=(Pass(ATTACKS[0], ATTACKS[1], 1.0),),
+        limits=ATTACKS,
+        versions={ATTACKS[0]: ATTACKS[1]},
+        refused={ATTACKS[0]: ATTACKS[1], ATTACKS[2]: ATTACKS[3]},
+        text=(lambda row: bad[row] + "x" * (1_000_000 if row == audit.evidence[0].row else 0))
+        if kind == "text"
+        else None,
+        cells=(lambda row: [(bad[row], bad[row] + "y" * 1_000_000, float("nan"))] * 9)
+        if kind == "table"
+        else None,
+    )
+
+
+def variants() -> dict[str, Audit]:
+    """Small audits at the edges of what an audit can be."""
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(80, 5))
+    two = rng.integers(0, 2, 80)
+    words = tuple(f"kind {i}" for i in range(200))
+    no_proof = Proof("accuracy", 0, 0, (), "80 datapoints are too few to hold any out")
+    plain = make_audit(x, two, ("no", "yes"), name="plain", kind="table", share=(0.1, 0.1, 0.05, 0.1, 0.05))
+    none = make_audit(x, two, ("no", "yes"), name="none", kind="table", share=(0, 0, 0, 0, 0))
+    regression = make_audit(x, None, (), name="houses", kind="table", share=(0, 0.1, 0.1, 0, 0))
+    targets = tuple(
+        replace(item, given=f"{item.row * 1.5:.1f}", suggested="12.0", p_given=float("nan"))
+        for item in regression.evidence
+    )
+    nan = {name: np.where(np.arange(80) % 2, np.nan, values) for name, values in plain.map.scores.items()}
+    nan["nothing"] = np.full(80, np.nan)
+    nan["constant"] = np.full(80, 3.0)
+    nan["infinite"] = np.where(np.arange(80) % 3, np.inf, -np.inf)
+    return {
+        "plain": plain,
+        "no proof": replace(plain, proof=no_proof),
+        "no findings": replace(none, verdict="No datapoint deserves a look."),
+        "no kinds": replace(none, findings=(), map=replace(none.map, scores={})),
+        "regression": replace(regression, evidence=targets, proof=make_proof("R²", 80, 9)),
+        "no labels": replace(regression, proof=no_proof),
+        "one class": make_audit(
+            x, np.zeros(80, int), ("only",), name="one", kind="table", share=(0, 0.1, 0.1, 0.1, 0)
+        ),
+        "one row": replace(
+            make_audit(x[:1], two[:1], ("no", "yes"), name="one row", kind="table", share=(0, 0, 0, 0, 0)),
+            proof=no_proof,
+        ),
+        "200 classes": make_audit(
+            rng.normal(size=(600, 5)),
+            rng.integers(0, 200, 600),
+            words,
+            name="many",
+            kind="table",
+            share=(0.1, 0.1, 0.05, 0.1, 0.05),
+        ),
+        "NaN scores": replace(
+            plain,
+            map=replace(
+                plain.map,
+                scores=nan,
+                xy=np.where(np.arange(160).reshape(80, 2) % 7 == 0, np.nan, plain.map.xy),
+            ),
+            evidence=tuple(
+                replace(item, suspicion=float("nan"), p_given=float("nan")) for item in plain.evidence
+            ),
+        ),
+    }

@@ -1,4 +1,4 @@
-"""What do the page's charts draw? Datapoints chosen, ordered and packed into a few bytes each; axes shared by cards."""
+"""What do the page's charts draw? Datapoints chosen, ordered and packed; one axis for all cards."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ _GLYPHS = {
 N_GLYPHS = 8
 
 
-def choose_points(audit: Audit, limit: int = MAX_POINTS, evidence: int = MAX_EVIDENCE) -> tuple[np.ndarray, list[Evidence]]:
+def choose_points(
+    audit: Audit, limit: int = MAX_POINTS, evidence: int = MAX_EVIDENCE
+) -> tuple[np.ndarray, list[Evidence]]:
     """Rows that travel with the page, the most suspicious first, and the evidence about the first of them.
 
-    Rows with evidence come first (at most ``evidence``, by their suspicion), then other rows with a finding, then
-    the rest by the first score. If there are more than ``limit``, the rest is a sample drawn from every class in
-    proportion, at least one a class where there is room; neighbours shown as evidence are always kept.
+    Rows with evidence come first (at most ``evidence``, by their suspicion), then other rows with a finding,
+    then the rest by the first score. If there are more than ``limit``, the rest is a sample drawn from every
+    class in proportion, at least one a class where there is room; neighbours of the evidence are always kept.
 
     Returns
     -------
@@ -51,8 +53,8 @@ def choose_points(audit: Audit, limit: int = MAX_POINTS, evidence: int = MAX_EVI
     n = len(flags)
     one_each = {item.row: item for item in reversed(audit.evidence) if 0 <= item.row < n}
     by_suspicion = sorted(
-        reversed(one_each.values()),
-        key=lambda item: -item.suspicion if math.isfinite(item.suspicion) else math.inf,
+        one_each.values(),
+        key=lambda item: (-item.suspicion if math.isfinite(item.suspicion) else math.inf, item.row),
     )
     listed = by_suspicion[:evidence]
     first = [item.row for item in listed]
@@ -119,7 +121,7 @@ def quantise(values: np.ndarray) -> tuple[np.ndarray, float, float]:
 
 
 def score_names(audit: Audit, n_points: int) -> list[str]:
-    """Scores that travel with the page: those that findings are ranked by, then the others as far as there is room."""
+    """Scores that travel with the page: those that findings are ranked by first."""
     scores = audit.map.scores
     ranked = [f.score for f in audit.findings if f.score in scores]
     names = list(dict.fromkeys([*ranked, *scores]))
@@ -169,7 +171,9 @@ def interval_axis(cards: Sequence[ProofCard]) -> tuple[float, float]:
     span = max(high - low, 1e-6 * max(abs(low), abs(high), 1e-6))
     step = _nice(span / 4)
     digits = max(0, -math.floor(math.log10(step)) + 1)
-    return round(math.floor(low / step - 0.05) * step, digits), round(math.ceil(high / step + 0.05) * step, digits)
+    return round(math.floor(low / step - 0.05) * step, digits), round(
+        math.ceil(high / step + 0.05) * step, digits
+    )
 
 
 def _finite(interval: Interval) -> list[float]:
@@ -193,7 +197,7 @@ def _suspicion(audit: Audit) -> np.ndarray:
 
 
 def _stratified(audit: Audit, rows: np.ndarray, size: int) -> np.ndarray:
-    """``size`` of ``rows``, every class in proportion: the rows shuffled, then taken at even steps class by class."""
+    """``size`` of ``rows``, every class in proportion: shuffled, then taken at even steps class by class."""
     if size <= 0 or len(rows) == 0:
         return rows[:0]
     rows = np.random.default_rng(0).permutation(rows)

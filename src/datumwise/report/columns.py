@@ -59,16 +59,40 @@ def write_columns(
     for name, scores in suspects.scores.items():
         declared = find(name)
         reads = ", ".join(declared.needs)
-        put(name, pa.array(scores.astype(np.float32)), name, reads, source=declared.source, higher=declared.higher)
+        put(
+            name,
+            pa.array(scores.astype(np.float32)),
+            name,
+            reads,
+            source=declared.source,
+            higher=declared.higher,
+        )
     for kind in KINDS:
         if kind.key in suspects.flags:
             rule = suspects.rules[kind.key]
-            put(f"is_{kind.key}", pa.array(suspects.flags[kind.key]), f"{rule.method}: {rule.words}", rule.score)
+            put(
+                f"is_{kind.key}",
+                pa.array(suspects.flags[kind.key]),
+                f"{rule.method}: {rule.words}",
+                rule.score,
+            )
     put("cleaned", pa.array(~suspects.removed), "kept by the cleaned set", "findings")
     copies = [ids[copy] if copy >= 0 else None for copy in suspects.copy_of.tolist()]
-    put("near_copy_of", pa.array(copies, pa.string()), "the near copy that is kept", "embedding", refers_to_ids=True)
+    put(
+        "near_copy_of",
+        pa.array(copies, pa.string()),
+        "the near copy that is kept",
+        "embedding",
+        refers_to_ids=True,
+    )
     beside = [ids[row].tolist() for row in nearest[:, :NEAREST]]
-    put("nearest", pa.array(beside, pa.list_(pa.string())), "nearest datapoints", "embedding", refers_to_ids=True)
+    put(
+        "nearest",
+        pa.array(beside, pa.list_(pa.string())),
+        "nearest datapoints",
+        "embedding",
+        refers_to_ids=True,
+    )
     for axis, name in enumerate(("map_x", "map_y")):
         put(name, pa.array(xy[:, axis]), "t-SNE", "embedding", source="van der Maaten and Hinton, 2008")
     if "probs" in signals:

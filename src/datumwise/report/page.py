@@ -1,4 +1,4 @@
-"""How does an audit become one HTML file that needs nothing but a browser? Templates, styles, scripts and data, inlined."""
+"""How does an audit become one HTML file that loads nothing? Templates, scripts and data, all inlined."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -42,12 +42,13 @@ EXTRA_TEXT = 400_000  # characters of those texts
 LIST_LENGTH = 36  # datapoints in the list beside the map
 SCRIPTS = ("data.js", "geometry.js", "parts.js", "charts.js", "page.js")
 
+_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 _POINTS = re.compile(r"[+−-]?\d+(?:\.\d+)? points?")
 
 
 def write_page(audit: Audit, path: str | Path) -> Path:
-    """Write the page of an audit; readers of ``path`` see the old file or the whole new one, never half of it.
+    """Write the page of an audit; readers of ``path`` see the old file or the whole new one, never half.
 
     Returns
     -------
@@ -107,7 +108,13 @@ def render(audit: Audit) -> str:
         "classes": [clip(str(name), CELL) for name in audit.map.classes],
         "scores": scores,
         "findings": [
-            {"title": clip(f.title), "bit": f.bit, "glyph": g, "score": f.score, "threshold": _number(f.threshold)}
+            {
+                "title": clip(f.title),
+                "bit": f.bit,
+                "glyph": g,
+                "score": f.score,
+                "threshold": _number(f.threshold),
+            }
             for f, g in zip(audit.findings, glyphs(audit.findings), strict=True)
         ],
         "sprite": {
@@ -176,7 +183,7 @@ def percent(fraction: float) -> str:
 
 
 def signed(value: float, digits: int = 1, scale: float = 100.0) -> str:
-    """A difference with its sign, in points (hundredths) unless ``scale`` is 1; a true minus, and no negative zero.
+    """A difference with its sign, in points (hundredths) unless ``scale`` is 1; a true minus sign.
 
     Examples
     --------
@@ -234,7 +241,9 @@ def _by_importance(rows: np.ndarray, listed: Sequence[Evidence]) -> list[int]:
     return list(dict.fromkeys([*first, *near, *(int(row) for row in rows)]))
 
 
-def _arrays(audit: Audit, rows: np.ndarray, names: Sequence[str]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+def _arrays(
+    audit: Audit, rows: np.ndarray, names: Sequence[str]
+) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Position, findings, label and scores of every point, and each score's name and range."""
     xy = np.asarray(audit.map.xy, np.float64).reshape(-1, 2)[rows]
     xy[~np.isfinite(xy).all(axis=1)] = np.nan
@@ -268,7 +277,7 @@ def _evidence(item: Evidence, audit: Audit, point: dict[int, int]) -> list[Any]:
 def _texts(
     audit: Audit, listed: Sequence[Evidence], order: Sequence[int], point: dict[int, int]
 ) -> tuple[dict[int, Any], int]:
-    """Excerpts or cells by point: of the evidence, its neighbours and, as far as there is room, of other rows."""
+    """Excerpts or cells by point: of the evidence, its neighbours and, while there is room, of others."""
     if audit.text is not None:
         partner = {item.row: item.neighbours[0] for item in listed if _is_copy(item)}
         read: Callable[[int], Any] = lambda row: _excerpt(audit, row, partner.get(row))  # noqa: E731
@@ -298,7 +307,7 @@ def _is_copy(item: Evidence) -> bool:
 
 
 def _excerpt(audit: Audit, row: int, partner: int | None) -> list[Any] | None:
-    """[text] or, for a near copy, [text, start, end]: where it first and last differs from the other, in UTF-16 units."""
+    """[text] or, for a near copy, [text, start, end]: where it differs from the other, in UTF-16 units."""
     assert audit.text is not None
     text = audit.text(row)
     if text is None:
@@ -343,7 +352,9 @@ def _cells(audit: Audit, row: int) -> list[list[Any]]:
     ]
 
 
-def _sprite(audit: Audit, listed: Sequence[Evidence], order: Sequence[int], point: dict[int, int], room: int) -> Sprite:
+def _sprite(
+    audit: Audit, listed: Sequence[Evidence], order: Sequence[int], point: dict[int, int], room: int
+) -> Sprite:
     """Thumbnails of the evidence, its neighbours and, if pictures are tiny, of other rows."""
     if audit.picture is None:
         return Sprite()
@@ -385,14 +396,18 @@ def _headline(audit: Audit) -> list[tuple[str, bool]]:
     return [(verdict[: found.start()], False), (found.group(), True), (verdict[found.end() :], False)]
 
 
-def _notes(audit: Audit, rows: np.ndarray, listed: Sequence[Evidence], sprite: Sprite, n_texts: int) -> list[str]:
+def _notes(
+    audit: Audit, rows: np.ndarray, listed: Sequence[Evidence], sprite: Sprite, n_texts: int
+) -> list[str]:
     """What this page leaves out, one sentence each."""
     n, flags = len(audit.map.flags), np.asarray(audit.map.flags)
     notes = []
     if len(rows) < n:
         flagged, shown = int(np.count_nonzero(flags)), int(np.count_nonzero(flags[rows]))
         which = (
-            f"all {flagged:,} with a finding" if shown == flagged else f"the {shown:,} most suspicious of {flagged:,}"
+            f"all {flagged:,} with a finding"
+            if shown == flagged
+            else f"the {shown:,} most suspicious of {flagged:,}"
         )
         notes.append(
             f"The map shows {which} and a sample of {len(rows) - shown:,} of the other {n - flagged:,}, "
@@ -403,7 +418,9 @@ def _notes(audit: Audit, rows: np.ndarray, listed: Sequence[Evidence], sprite: S
     if sprite.left_out:
         notes.append(f"{count(sprite.left_out, 'picture')} left out to keep this file small.")
     if not listed and n:
-        notes.append("No datapoint has a finding, so the list shows the highest scores, all below the thresholds.")
+        notes.append(
+            "No datapoint has a finding, so the list shows the highest scores, all below the thresholds."
+        )
     return notes
 
 
@@ -419,7 +436,7 @@ def _day(created: str) -> str:
         day = datetime.fromisoformat(created)
     except ValueError:
         return clip(created, 40)
-    return f"{day.day} {'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split()[day.month - 1]} {day.year}"
+    return f"{day.day} {_MONTHS[3 * day.month - 3 : 3 * day.month]} {day.year}"
 
 
 def _number(value: float) -> float | None:

@@ -130,7 +130,8 @@ def _findings(
         rule, flag = fact["rules"][kind.key], flags[kind.key]
         gone = int((flag & removed).sum())
         declared = find(rule["score"])
-        detail = {"near_duplicate": f"{fact['groups']:,} groups"}.get(kind.key, "")
+        groups = f"{fact['groups']:,} group{'s' if fact['groups'] != 1 else ''}"
+        detail = groups if kind.key == "near_duplicate" and fact["groups"] else ""
         found.append(
             Finding(
                 key=kind.key, title=kind.title, bit=bit, count=int(flag.sum()), removed=gone if kind.removed else 0,
@@ -148,7 +149,9 @@ def _planted(planted: np.ndarray, key: str, flag: np.ndarray, table: pa.Table) -
         return None
     truth = planted == name
     found = flag
-    if key == "near_duplicate":  # a found pair is right when one of it was planted; the original is no false alarm
+    if (
+        key == "near_duplicate"
+    ):  # a found pair is right when one of it was planted; the original is no false alarm
         copy_of = _strings(table, "near_copy_of")
         row = {one: i for i, one in enumerate(table["id"].to_pylist())}
         pairs = [(i, row[other]) for i, other in enumerate(copy_of) if other is not None and other in row]
@@ -205,12 +208,15 @@ def _evidence(
         ]  # fmt: skip
         most = kinds[0]
         seriousness = len(KINDS) - next(i for i, k in enumerate(KINDS) if k.key == most)
+        first = float(rank[most][row])
+        if most == "near_duplicate":  # copies that are left out come before the ones that are kept
+            first = first / 2 + (copy_of[row] is not None) / 2
         sentence = "; ".join(said)
         looks_like = suggested[row] if suggested[row] != given[row] else None
         found.append(
             Evidence(
                 row=int(row), id=str(ids[row]), kinds=kinds, given=given[row], suggested=looks_like, sentence=sentence,
-                neighbours=neighbours, p_given=float(p_given[row]), suspicion=seriousness + float(rank[most][row]),
+                neighbours=neighbours, p_given=float(p_given[row]), suspicion=seriousness + first,
             )
         )  # fmt: skip
     return tuple(sorted(found, key=lambda e: (-e.suspicion, e.row)))
@@ -281,7 +287,9 @@ def _texts(ledger: Ledger, ids: np.ndarray) -> Callable[[int], str | None] | Non
     return lambda row: ledger.take([ids[row]], [column])[column][0].as_py()
 
 
-def _cells(ledger: Ledger, table: pa.Table, fact: dict[str, Any]) -> Callable[[int], list[tuple[str, str, float]]] | None:
+def _cells(
+    ledger: Ledger, table: pa.Table, fact: dict[str, Any]
+) -> Callable[[int], list[tuple[str, str, float]]] | None:
     """The cells of a row, most unusual first: robust z of numbers, minus log share of categories."""
     if fact["kind"] != "table":
         return None

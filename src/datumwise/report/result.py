@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-__all__ = ["Audit", "Evidence", "Finding", "Interval", "MapData", "Pass", "Planted", "Proof", "ProofCard", "ProofRow"]
+__all__ = [
+    "Audit",
+    "Evidence",
+    "Finding",
+    "Interval",
+    "MapData",
+    "Pass",
+    "Planted",
+    "Proof",
+    "ProofCard",
+    "ProofRow",
+]
 
 
 @dataclass(frozen=True)
@@ -92,9 +103,9 @@ class MapData:
     scores: Mapping[str, np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit:
-    """Everything an audit found. Prints as the terminal summary; ``.to_html()`` is the page."""
+    """Everything an audit found. Prints as a summary, in a notebook too; ``.to_html(path)`` writes the page."""
 
     name: str
     kind: str  # "images", "text", "table"
@@ -117,6 +128,24 @@ class Audit:
     refused: Mapping[str, str] = field(default_factory=dict)  # id -> why it could not be read
     picture: Callable[[int], Image | None] | None = None  # row -> picture as given
     text: Callable[[int], str | None] | None = None  # row -> full text
-    cells: Callable[[int], list[tuple[str, str, float]]] | None = None  # row -> (column, value, unusualness), worst first
+    cells: Callable[[int], list[tuple[str, str, float]]] | None = (
+        None  # row -> (column, value, unusualness), worst first
+    )
     promise: Any = None  # the section of the room `predict`, when there is one
     forget: Any = None  # the section of the room `forget`, when there is one
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the self-contained page; returns its path."""
+        from datumwise.report.page import write_page
+
+        return write_page(self, path)
+
+    def __repr__(self) -> str:
+        from datumwise.report.notebook import audit_text
+
+        return audit_text(self)
+
+    def _repr_html_(self) -> str:
+        from datumwise.report.notebook import audit_html
+
+        return audit_html(self)

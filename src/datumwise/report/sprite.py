@@ -1,4 +1,4 @@
-"""How do hundreds of pictures travel in one page? As thumbnails on one sheet, a PNG for pixel art, a JPEG otherwise."""
+"""How do hundreds of pictures travel in one page? As thumbnails on one sheet, a PNG if tiny, else a JPEG."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ BYTE_LIMIT = 1_500_000  # bytes of the encoded sheet
 class Sprite:
     """Thumbnails of some rows on one sheet.
 
-    ``tiles`` row -> tile number, counted along the lines of the sheet; ``sizes`` (t, 2) uint8, the width and height in
-    px that tile t really fills, from its top left corner.
+    ``tiles`` row -> tile number, counted along the lines of the sheet; ``sizes`` (t, 2) uint8, the width and
+    height in px that tile t really fills, from its top left corner.
     """
 
     mime: str = ""
@@ -108,7 +108,7 @@ def make_sprite(
 
 
 def thumbnail(image: Image, side: int = SIDE) -> Image:
-    """The picture as 8-bit grey or RGB, upright, on white, inside ``side`` x ``side`` px; never enlarged or cropped.
+    """The picture as 8-bit grey or RGB, upright, on white, in ``side`` x ``side`` px; never enlarged.
 
     Examples
     --------

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Subject", "hold_out", "subject_of"]
 
-COMPONENTS = {"table": 64, "images": 64, "text": 128}  # directions of the embedding that neighbours, map and proof see
+COMPONENTS = {
+    "table": 64,
+    "images": 64,
+    "text": 128,
+}  # directions of the embedding that neighbours, map and proof see
 HELD_OUT = 0.25  # share held out for the proof, of at most
 HELD_OUT_LIMIT = 5_000  # datapoints
 
@@ -179,8 +183,12 @@ def _held_out(ledger: Ledger, subject: Subject, held_out: float | str | None, se
         return chosen & ~straddling if (chosen & ~straddling).any() else chosen
     size = HELD_OUT if held_out is None else held_out
     if not 0 < size < 1:
-        raise LabelError(f"{size:g} is no share to hold out", remedy="give a number between 0 and 1, or a column")
-    return held_out_split(subject.y, groups, size=min(size, HELD_OUT_LIMIT / n) if held_out is None else size, seed=seed)
+        raise LabelError(
+            f"{size:g} is no share to hold out", remedy="give a number between 0 and 1, or a column"
+        )
+    return held_out_split(
+        subject.y, groups, size=min(size, HELD_OUT_LIMIT / n) if held_out is None else size, seed=seed
+    )
 
 
 def _chosen(ledger: Ledger, column: str) -> np.ndarray:
@@ -197,7 +205,9 @@ def _chosen(ledger: Ledger, column: str) -> np.ndarray:
         )
     chosen = np.asarray(values, bool)
     if chosen.all() or not chosen.any():
-        raise LabelError(f"column {column!r} holds out {'everything' if chosen.all() else 'nothing'}", column=column)
+        raise LabelError(
+            f"column {column!r} holds out {'everything' if chosen.all() else 'nothing'}", column=column
+        )
     return chosen
 
 
@@ -221,11 +231,12 @@ def refuse_small_classes(subject: Subject, folds: int, column: str) -> None:
     if counts.min() >= folds:
         return
     small = np.flatnonzero(counts < folds)
-    named = name_some([f"{subject.classes[k]} ({counts[k]})" for k in small[np.argsort(counts[small])]])
-    fewer = f"--folds {counts.min()} or " if counts.min() >= 2 else ""
+    named = name_some([f"{subject.classes[k]} ({counts[k]})" for k in small[np.argsort(counts[small], kind="stable")]])
+    some = "1 class" if len(small) == 1 else f"{len(small):,} classes"
+    fewer = f"--folds {counts.min()}, or " if counts.min() >= 2 else ""
     raise LabelError(
-        f"{len(small):,} classes of column {column!r} have fewer members to train on than {folds} folds: {named}",
-        remedy=f"use {fewer}join or leave out the small classes",
+        f"{some} of column {column!r} {'has' if len(small) == 1 else 'have'} fewer members to train on than {folds} folds: {named}",
+        remedy=f"{fewer}join or leave out small classes",
         column=column,
     )
 
@@ -243,8 +254,12 @@ def refuse_not_fitting(model: Any, task: str | None) -> None:
     if task is None:
         raise ModelMismatch(f"{name} predicts labels and there are none", remedy="name the label column")
     if task == "classification" and is_regressor(model):
-        raise ModelMismatch(f"{name} is a regressor and the labels are classes", remedy="give a classifier, or --task regression")
+        raise ModelMismatch(
+            f"{name} is a regressor and the labels are classes",
+            remedy="give a classifier, or --task regression",
+        )
     if task == "regression" and is_classifier(model):
-        raise ModelMismatch(f"{name} is a classifier and the labels are numbers", remedy="give a regressor, or --task classification")
-
-
+        raise ModelMismatch(
+            f"{name} is a classifier and the labels are numbers",
+            remedy="give a regressor, or --task classification",
+        )

@@ -9,6 +9,7 @@ import numpy as np
 
 from datumwise import score
 from datumwise.score.declare import find
+from datumwise.score.thresholds import residual_threshold
 
 __all__ = ["KINDS", "Kind", "Rule", "Suspects", "suspects"]
 
@@ -22,7 +23,6 @@ HARDNESS = {
     "label_error_regression": "robust residual, out of fold",
     "mean_nll": "negative log-likelihood a token",
 }
-
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,11 @@ class Suspects:
     @property
     def removed(self) -> np.ndarray:
         """Bool (n,): left out by the cleaned set. Of near copies one stays, unless it is a suspect for another reason."""
-        reasons = [self.flags[k.key] for k in KINDS if k.removed and k.key != "near_duplicate" and k.key in self.flags]
+        reasons = [
+            self.flags[k.key]
+            for k in KINDS
+            if k.removed and k.key != "near_duplicate" and k.key in self.flags
+        ]
         return np.any([self.copy_of >= 0, *reasons], axis=0)
 
 
@@ -112,9 +116,11 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
 
     if "probs" in signals:
         flags["label_error"] = score.find_label_issues(signals["labels"], signals["probs"], filter_by=FILTER)
-        rules["label_error"] = Rule("label_error", "confident learning", "pruned by the noise rate of each pair of classes")
+        rules["label_error"] = Rule(
+            "label_error", "confident learning", "pruned by the noise rate of each pair of classes"
+        )
     elif "residual" in signals:
-        far_off = score.residual_threshold(n)
+        far_off = residual_threshold(n)
         flags["label_error"] = scores["label_error_regression"] > far_off
         words = f"over {far_off:.2f} robust standard deviations"
         rules["label_error"] = Rule("label_error_regression", "robust residual, out of fold", words, far_off)
@@ -128,7 +134,9 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
 
     far = score.outlier_threshold(scores["outlier_knn"])
     flags["outlier"] = scores["outlier_knn"] > far
-    rules["outlier"] = Rule("outlier_knn", "mean distance to 10 neighbours", f"over {far:.2f} times the median", far)
+    rules["outlier"] = Rule(
+        "outlier_knn", "mean distance to 10 neighbours", f"over {far:.2f} times the median", far
+    )
 
     name = next((name for name in HARDNESS if name in scores), None)
     if name is not None:
@@ -139,7 +147,9 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
         wrong = flags["label_error"]
         flags["memorised"] = (scores["memorization"] > MEMORISED) & ~wrong
         words = f"seen minus unseen over {MEMORISED:g}, and no label error"
-        rules["memorised"] = Rule("memorization", "probability of the given label, seen minus unseen", words, MEMORISED)
+        rules["memorised"] = Rule(
+            "memorization", "probability of the given label, seen minus unseen", words, MEMORISED
+        )
     if "zlib_ratio" in scores:
         high = score.outlier_threshold(_known(scores["zlib_ratio"]))
         flags["memorised"] = scores["zlib_ratio"] > high
@@ -148,23 +158,19 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
     return Suspects(scores, flags, rules, copy_of, copies.n_groups)
 
 
-# what each kind of signal allows to be scored: signal -> declared scores
-SCORES = {
-    "embedding": ("near_duplicate", "outlier_knn"),
-    "probs": ("label_error", "normalized_margin", "el2n", "loss"),
-    "probs_fit": ("memorization",),
-    "residual": ("label_error_regression",),
-    "nll": ("mean_nll", "zlib_ratio"),
-}
+# declared scores that an audit computes, each where the signals it needs are at hand
+SCORES = (
+    "label_error", "normalized_margin", "el2n", "loss", "memorization", "label_error_regression", "near_duplicate",
+    "outlier_knn", "mean_nll", "zlib_ratio",
+)  # fmt: skip
 
 
 def _scores(signals: Mapping[str, np.ndarray], metric: str) -> dict[str, np.ndarray]:
     found = {}
-    for signal, names in SCORES.items():
-        for name in names if signal in signals else ():
-            declared = find(name)
+    for declared in map(find, SCORES):
+        if all(need in signals for need in declared.needs):
             options = {"metric": metric} if "metric" in declared.parameters else {}
-            found[name] = declared.function(*(signals[need] for need in declared.needs), **options)
+            found[declared.name] = declared.function(*(signals[need] for need in declared.needs), **options)
     return found
 
 

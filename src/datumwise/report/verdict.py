@@ -18,7 +18,9 @@ def signed(value: float, metric: str) -> str:
     ('+4.0', '\N{MINUS SIGN}0.8', '+0.123')
     """
     rounded = round(100 * value, 1) if metric == "accuracy" else round(value, 3)
-    text = f"{rounded + 0.0:+.1f}" if metric == "accuracy" else f"{rounded + 0.0:+.3f}"  # + 0.0: no minus zero
+    text = (
+        f"{rounded + 0.0:+.1f}" if metric == "accuracy" else f"{rounded + 0.0:+.3f}"
+    )  # + 0.0: no minus zero
     return text.replace("-", MINUS)
 
 

@@ -69,6 +69,16 @@ function drawIntervals(node, rows, axis) {
   return chart;
 }
 
+// Four to ten round numbers between two ends; an end that is all but round counts as round.
+function roundTicks(low, high) {
+  const span = high - low;
+  const power = 10 ** Math.floor(Math.log10(span / 4));
+  const step = [5, 2, 1].map((m) => m * power).find((s) => s <= span / 4);
+  const ticks = [];
+  for (let k = Math.ceil(low / step - 0.05); k <= high / step + 0.05; k++) ticks.push(Math.min(Math.max(k * step, low), high));
+  return ticks;
+}
+
 // Counts of one score, all and chosen, on a log scale, with a brush along the score.
 function makeHistogram(node, onRange) {
   const chart = echarts.init(node, null, { renderer: "svg" });
@@ -115,7 +125,7 @@ function makeHistogram(node, onRange) {
         xAxis: {
           type: "value", min: low, max: low + width * bins, axisTick: { show: false }, splitLine: { show: false },
           axisLine: { lineStyle: { color: css("edge") } }, splitNumber: 5,
-          axisLabel: label({ fontSize: 11.5, hideOverlap: true, showMinLabel: true, formatter: (v) => tidy(v, width * bins) }),
+          axisLabel: label({ fontSize: 11.5, hideOverlap: true, customValues: roundTicks(low, low + width * bins), formatter: (v) => tidy(v, width * bins) }),
         },
         yAxis: {
           type: "value", min: 0, max: height(most) * 1.04, axisLine: { show: false }, axisTick: { show: false }, splitLine: { show: false },

@@ -143,7 +143,7 @@ function run(page, intervals, themed) {
   const some = (test) => data.evidence.some(test);
   const hasGiven = facts.classes.length > 0 || some((e) => e[1] !== null);
   const columns = [
-    { title: "Datapoint", name: page.pictures ? "picture" : "words", cell: (p) => (page.pictures ? thumb(page, p, 40) : content(page, p)) ?? "–" },
+    (page.pictures || Object.keys(data.texts).length > 0) && { title: "Datapoint", name: page.pictures ? "picture" : "words", cell: (p) => (page.pictures ? thumb(page, p, 40) : content(page, p)) ?? "–" },
     { title: "id", name: "id", sort: (p) => data.ids[p], cell: (p) => words(clip(data.ids[p], 120)) },
     { title: "Finding", name: "what", sort: (p) => kindsOf(p)[0] ?? 99, cell: (p) => kindTags(p, false) },
     hasGiven && { title: "Given", name: "given", sort: given, cell: (p) => words(given(p) ?? "–") },

@@ -34,7 +34,9 @@ __all__ = ["audit"]
 
 RANDOM_SETS = 20  # as large as the cleaned set
 LARGE, RANDOM_SETS_LARGE = 20_000, 5  # training rows from which on fewer are drawn
-SECOND = {"nearest neighbour": ("logistic regression", "ridge regression")}  # shown beside the primary learner
+SECOND = {
+    "nearest neighbour": ("logistic regression", "ridge regression")
+}  # shown beside the primary learner
 VERSIONS = ("datumwise", "numpy", "scikit-learn", "pylance", "torch", "transformers")
 
 
@@ -108,7 +110,14 @@ def audit(
             held_out = held_out or "held_out"
             ledger = _ingest_demo(out, seed, force)
         else:
-            roles = {"label": label, "text": text, "image": image, "id": id, "features": features, "task": task}
+            roles = {
+                "label": label,
+                "text": text,
+                "image": image,
+                "id": id,
+                "features": features,
+                "task": task,
+            }
             ledger = _ingest(source, roles, out, force, done)
         done(f"{len(ledger):,} rows -> {ledger.path}")
 
@@ -180,7 +189,13 @@ def _model_answers(
         options = {"max_length": max_length} if max_length else {}
         answers = dict(
             probe.signals(
-                model, ledger, want=want, tokenizer=tokenizer, seed=seed, progress=steps.stage.progress, **options
+                model,
+                ledger,
+                want=want,
+                tokenizer=tokenizer,
+                seed=seed,
+                progress=steps.stage.progress,
+                **options,
             )
         )
         done(f"{', '.join(want)} of {type(model).__name__}")
@@ -188,7 +203,13 @@ def _model_answers(
 
 
 def _signals(
-    ledger: Ledger, subject: Subject, answers: Mapping[str, Any], model: Any, folds: int, seed: int, steps: Steps
+    ledger: Ledger,
+    subject: Subject,
+    answers: Mapping[str, Any],
+    model: Any,
+    folds: int,
+    seed: int,
+    steps: Steps,
 ) -> dict[str, Any]:
     """The signals that the scores read, of the audited rows."""
     train = subject.train
@@ -209,7 +230,9 @@ def _signals(
         prober = _on_rows(subject, model)
     else:
         prober = _on_rows(subject, default_prober(subject.kind, subject.task, seed=seed))
-    want = ("labels", "probs", "probs_fit", "loss") if subject.task == "classification" else ("residual", "pred")
+    want = (
+        ("labels", "probs", "probs_fit", "loss") if subject.task == "classification" else ("residual", "pred")
+    )
     with steps("probe", f"predictions ({folds} folds)") as done:
         assert subject.y is not None
         signals |= estimator_signals(
@@ -239,7 +262,13 @@ def _prove(subject: Subject, found: Suspects, model: Any, primary: str, seed: in
     """Retrain on all, on random sets and on the cleaned set."""
     removed = found.removed
     if subject.task is None:
-        return Proof("accuracy", 0, int(removed.sum()), (), "There are no labels, so there is no held-out accuracy to prove anything with.")
+        return Proof(
+            "accuracy",
+            0,
+            int(removed.sum()),
+            (),
+            "There are no labels, so there is no held-out accuracy to prove anything with.",
+        )
     metric = "accuracy" if subject.task == "classification" else "R²"
     if not removed.any():
         why = "Nothing is to be removed, so there is nothing to prove."
@@ -250,7 +279,10 @@ def _prove(subject: Subject, found: Suspects, model: Any, primary: str, seed: in
     on_embedding = {name: learner(name, subject.task, seed=seed) for name in dict.fromkeys([primary, second])}
     runs: list[tuple[np.ndarray, dict[str, Any]]] = [(subject.embedding, on_embedding)]
     if _is_estimator(model):  # the user's own learner, on the rows themselves, is what the verdict is about
-        runs = [(subject.X, {learner_name(model): _on_rows(subject, model)}), (subject.embedding, {primary: on_embedding[primary]})]
+        runs = [
+            (subject.X, {learner_name(model): _on_rows(subject, model)}),
+            (subject.embedding, {primary: on_embedding[primary]}),
+        ]
     sets = RANDOM_SETS if len(train) < LARGE else RANDOM_SETS_LARGE
     cards: list[ProofCard] = []
     with steps("prove", "retraining") as done:
@@ -271,7 +303,13 @@ def _second(primary: str, task: str) -> str:
 
 
 def _write(
-    ledger: Ledger, subject: Subject, found: Suspects, signals: dict[str, Any], model: Any, seed: int, folds: int
+    ledger: Ledger,
+    subject: Subject,
+    found: Suspects,
+    signals: dict[str, Any],
+    model: Any,
+    seed: int,
+    folds: int,
 ) -> None:
     from datumwise.probe.neighbours import neighbours
 
@@ -332,13 +370,29 @@ def _command(arguments: Mapping[str, Any]) -> str:
     if source is not None:
         words.append(str(source) if isinstance(source, str | Path) else "…")
     defaults = {"learner": "nearest neighbour", "folds": 5}
-    for name in ("label", "text", "image", "id", "features", "model", "learner", "task", "folds", "held_out", "max_length"):
+    for name in (
+        "label",
+        "text",
+        "image",
+        "id",
+        "features",
+        "model",
+        "learner",
+        "task",
+        "folds",
+        "held_out",
+        "max_length",
+    ):
         value = arguments[name]
         if value is None or value == defaults.get(name):
             continue
         values = [value] if isinstance(value, str) or not isinstance(value, list | tuple) else value
-        words += [f"--{name.replace('_', '-')}", ",".join(v if isinstance(v, str) else str(v) if not _is_estimator(v) else learner_name(v) for v in values)]
+        words += [
+            f"--{name.replace('_', '-')}",
+            ",".join(
+                v if isinstance(v, str) else str(v) if not _is_estimator(v) else learner_name(v)
+                for v in values
+            ),
+        ]
     words += ["--seed", str(arguments["seed"])]
     return shlex.join(words).replace("'…'", "…")
-
-
