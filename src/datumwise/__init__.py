@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from datumwise._version import __version__
+
 if TYPE_CHECKING:
     from datumwise import evaluate, probe, score
     from datumwise.ledger import Ledger, create_ledger, open_ledger
     from datumwise.readers import ingest
     from datumwise.report import audit
     from datumwise.score import methods
-
-__version__ = "0.1.0"
 
 # public name -> module that holds it; loaded on first use, so that `import datumwise` stays light
 _PUBLIC = {

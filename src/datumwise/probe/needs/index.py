@@ -1,0 +1,172 @@
+"""A short row for each datapoint's gradient, so that gradients can be searched like text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datumwise.probe.gradient import Grad, Layer
+from datumwise.probe.losses import Forward, check_finite
+from datumwise.probe.needs import Need
+from datumwise.probe.sketch import Sjlt, gaussian
+
+__all__ = ["GradIndex", "Reduction", "reduction"]
+
+SINGLE_RANK = (
+    64  # Kronecker ranks of layers with one position a datapoint: forming W would cost tens of passes
+)
+LARGE_RANK = 256  # Kronecker ranks of layers larger than LARGE
+LARGE = 1 << 22  # entries of W above which it is reduced before the sketch
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Ranks to which output and input side are projected before the sketch; None: that side stays whole."""
+
+    out: int | None = None
+    into: int | None = None
+
+
+def reduction(o: int, i: int, single: bool) -> Reduction:
+    """How a layer's gradient is reduced: a function of its shape alone, so an index and its queries agree.
+
+    Parameters
+    ----------
+    o, i : int
+        Rows and columns of the matrix.
+    single : bool
+        One position a datapoint.
+    """
+    if not single and o * i <= LARGE:
+        return Reduction()
+    rank = SINGLE_RANK if single else LARGE_RANK
+    return Reduction(rank if o > rank else None, rank if i > rank else None)
+
+
+class GradIndex(Need):
+    """Projected gradients: ``grad_index`` (n, k) float16 rows of length 1, ``grad_index_norm`` (n,) float32.
+
+    A row times its norm is z = sum over parameters of S vec(gradient), so inner products of rows are cosines
+    of gradients, with a root mean square error of 1/sqrt(k). A zero gradient gives a zero row.
+
+    Parameters
+    ----------
+    length : int
+        k, 2048 by default.
+    seed : int
+        An index and its queries must share it.
+    objective : {"loss", "sampled", "measure"}
+    """
+
+    covers_all = True
+
+    def __init__(
+        self, length: int = 2048, seed: int = 0, objective: str = "loss", column: str = "grad_index"
+    ) -> None:
+        self.objective = objective
+        self.column = column
+        self.sketch = Sjlt(length, seed)
+        self._wide: Tensor | None = None
+        self._n = 0
+        self._sides: dict[tuple[str, str], Tensor] = {}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What an index and its queries must agree on."""
+        length = self.sketch.length
+        return {
+            "length": length,
+            "seed": self.sketch.seed,
+            "cosine_rmse": length**-0.5,
+            "projection": "sjlt-rolled-1",
+        }
+
+    def forms(self, layer: Layer) -> bool:
+        if layer.shape is None or layer.kind == "embedding" or layer.single:
+            return False
+        return reduction(*layer.shape, layer.single) == Reduction()
+
+    def forward(self, forward: Forward) -> None:
+        self._n, self._wide = forward.n, None
+
+    def layer(self, name: str, grad: Grad) -> None:
+        if self._wide is None:
+            self._wide = self.sketch.begin(self._n, grad.like)
+        wide = self._wide[grad.at]
+        for parameter, vector in grad.vectors.items():
+            self.sketch.add(wide, parameter, vector)
+        if grad.has_matrix:
+            self._matrix(wide, grad)
+
+    def _matrix(self, wide: Tensor, grad: Grad) -> None:
+        layer = grad.layer
+        assert layer.shape is not None
+        assert layer.weight is not None
+        reduced = reduction(*layer.shape, layer.single)
+        if reduced != Reduction():
+            self.sketch.add(wide, f"{layer.weight}/kronecker", self._reduced(grad, reduced).flatten(1))
+        elif grad.outers:
+            self.sketch.add(wide, layer.weight, grad.W.flatten(1))
+        else:
+            self.sketch.add_rows(wide, layer.weight, grad.lookup.ids, grad.lookup.d)
+
+    def _reduced(self, grad: Grad, to: Reduction) -> Tensor:
+        """(P_out g)(P_in a)^T summed over positions, (n, r_out, r_in)."""
+        o, i = grad.layer.shape or (0, 0)
+        total: Tensor | None = None
+        uses: list[tuple[Tensor, Tensor]] = []
+        if grad.outers:
+            use = grad.outer
+            g, a = use.g, use.a
+            if use.groups > 1:
+                return self._reduced_groups(grad, to)
+            uses.append((self._side(g, grad, "out", o, to.out), self._side(a, grad, "in", i, to.into)))
+        if grad.lookups:
+            ids, d = grad.lookup.ids, grad.lookup.d
+            rows = self._projection(grad, "out", o, to.out, d)
+            picked = torch.nn.functional.one_hot(ids, o).to(d.dtype) if rows is None else rows[ids]
+            uses.append((picked, self._side(d, grad, "in", i, to.into)))
+        for g, a in uses:
+            part = torch.bmm(g.mT, a)
+            total = part if total is None else total.add_(part)
+        assert total is not None
+        return total
+
+    def _reduced_groups(self, grad: Grad, to: Reduction) -> Tensor:
+        """A grouped convolution's rows belong to different inputs: form W, then project both sides."""
+        o, i = grad.layer.shape or (0, 0)
+        w = self._side(grad.W, grad, "in", i, to.into)
+        return self._side(w.mT, grad, "out", o, to.out).mT
+
+    def _side(self, x: Tensor, grad: Grad, side: str, size: int, rank: int | None) -> Tensor:
+        projection = self._projection(grad, side, size, rank, x)
+        return x if projection is None else x @ projection
+
+    def _projection(self, grad: Grad, side: str, size: int, rank: int | None, like: Tensor) -> Tensor | None:
+        if rank is None:
+            return None
+        at = (grad.layer.name, side)
+        if at not in self._sides:
+            name = f"{grad.layer.weight}/{side}"
+            self._sides[at] = gaussian(name, size, rank, self.sketch.seed, like) / rank**0.5
+        return self._sides[at]
+
+    def rows(self) -> Tensor:
+        """The batch's sketches z (n, k), not normalised."""
+        if self._wide is None:
+            return torch.zeros(self._n, self.sketch.length)
+        return self.sketch.end(self._wide)
+
+    def end_batch(self, ids: Sequence[Any]) -> dict[str, Any]:
+        z = self.rows()
+        check_finite(z, ids, "gradient")
+        norm = torch.linalg.vector_norm(z, dim=1)
+        unit = z / norm.clamp_min(torch.finfo(z.dtype).tiny)[:, None]
+        return {
+            self.column: unit.half().cpu().numpy(),
+            f"{self.column}_norm": norm.float().cpu().numpy(),
+        }

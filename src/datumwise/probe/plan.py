@@ -1,0 +1,239 @@
+"""What will a request for signals cost? Passes, layers, coverage, memory and time, before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from datumwise.errors import ModelMismatch, UnknownName
+
+__all__ = ["SIGNALS", "Plan", "PlannedPass", "plan"]
+
+# level 0: forward; 1: forward and backward; 2: after a level-1 statistic; 3: after a level-2 statistic
+SIGNALS: dict[str, int] = {
+    "labels": 0,
+    "loss": 0,
+    "logits": 0,
+    "probs": 0,
+    "nll": 0,
+    "n_tokens": 0,
+    "token_logprobs": 0,
+    "entropy": 0,
+    "margin": 0,
+    "top_margin": 0,
+    "el2n": 0,
+    "embedding": 0,
+    "last_grad_norm": 0,
+    "texts": 0,
+    "activations": 0,
+    "activation_gram": 0,
+    "logits_by_epoch": 0,
+    "grad_norm": 1,
+    "grad_index": 1,
+    "grad_dot": 1,
+    "mean_gradient": 1,
+    "self_influence": 3,
+}
+LENS_NAMES = tuple(SIGNALS)[:11]
+STATISTICS = ("mean_gradient", "activation_gram")  # of the whole data set, not columns
+
+# Estimated cost of a pass in plain forward-and-backward passes: medians of the GPT-2-like and the ViT model
+# of benchmarks/signals.py.
+FORWARD, SKELETON, LENS = 0.36, 0.79, 0.12
+EXTRA = {"grad_norm": 0.22, "grad_index": 0.15, "grad_dot": 0.06, "mean_gradient": 0.25}
+FACTORS, EIGENVALUES, SCORES = 1.4, 2.0, 2.0  # the three passes of EK-FAC
+
+
+@dataclass(frozen=True)
+class PlannedPass:
+    """One streamed pass.
+
+    Attributes
+    ----------
+    level : int
+        0 forward only, 1 forward and backward, 2 and 3 after a statistic of the level before.
+    objectives : tuple of str
+        The backwards on each forward.
+    signals : tuple of str
+        What it gives.
+    cost : float
+        In plain forward-and-backward passes over the same data.
+    """
+
+    level: int
+    objectives: tuple[str, ...]
+    signals: tuple[str, ...]
+    cost: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a request for signals will do.
+
+    Attributes
+    ----------
+    passes : tuple of PlannedPass
+    layers : tuple of Layer
+        What is captured (no layer for a forward-only plan).
+    coverage : float
+        Captured share of the trainable parameters, 0 to 1.
+    missing : dict of parameter name to reason
+    parameter_bytes : int
+        The model itself.
+    formed_bytes : int
+        Most memory that formed gradients take.
+    checkpoints : int
+        How often the passes are run.
+    """
+
+    passes: tuple[PlannedPass, ...]
+    layers: tuple[Any, ...] = ()
+    coverage: float = 1.0
+    missing: dict[str, str] = field(default_factory=dict)
+    parameter_bytes: int = 0
+    formed_bytes: int = 0
+    checkpoints: int = 1
+
+    @property
+    def cost(self) -> float:
+        """Estimated cost in plain forward-and-backward passes over the data."""
+        return self.checkpoints * sum(p.cost for p in self.passes)
+
+    def __str__(self) -> str:
+        lines = []
+        for number, one in enumerate(self.passes, 1):
+            what = "forward" if not one.objectives else "forward + backward of " + ", ".join(one.objectives)
+            lines.append(
+                f"pass {number}  level {one.level}  {one.cost:4.2f} x  {what}: {', '.join(one.signals)}"
+            )
+        if self.layers:
+            kinds: dict[str, int] = {}
+            for layer in self.layers:
+                kinds[layer.kind] = kinds.get(layer.kind, 0) + 1
+            found = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+            lines.append(
+                f"layers  {len(self.layers)} captured ({found}), {100 * self.coverage:.1f}% of parameters"
+            )
+        lines += [f"missing {name}: {why}" for name, why in self.missing.items()]
+        lines.append(
+            f"memory  model {_mib(self.parameter_bytes)}, formed gradients {_mib(self.formed_bytes)}"
+        )
+        often = f", {self.checkpoints} checkpoints" if self.checkpoints > 1 else ""
+        lines.append(f"cost    about {self.cost:.2f} x a plain training pass{often} (estimate)")
+        return "\n".join(lines)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"
+
+
+def wanted(want: str | Iterable[str]) -> list[str]:
+    """The names asked for, without repeats; ``grad_index_norm`` comes with ``grad_index``.
+
+    Raises
+    ------
+    UnknownName
+        No such signal; names the nearest.
+    """
+    names = [want] if isinstance(want, str) else list(want)
+    names = ["grad_index" if name == "grad_index_norm" else name for name in names]
+    for name in names:
+        if name not in SIGNALS:
+            near = get_close_matches(name, SIGNALS, n=1, cutoff=0.0)
+            raise UnknownName(f"there is no signal {name!r}", remedy=f"did you mean {near[0]!r}?")
+    if not names:
+        raise UnknownName("no signal was asked for", remedy=f"signals are {', '.join(SIGNALS)}")
+    return list(dict.fromkeys(names))
+
+
+def plan(
+    model: Any,
+    want: str | Iterable[str],
+    *,
+    modules: Any = None,
+    measure: Any = None,
+    target: Any = None,
+    checkpoints: Sequence[Any] | None = None,
+) -> Plan:
+    """The fewest passes that give the signals; runs nothing.
+
+    One pass serves every need of its level and below.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    want : str or iterable of str
+        Names of :data:`SIGNALS`.
+    modules : list of patterns, or function (name, module) -> bool, optional
+    measure : function or "log_odds", optional
+        Differentiated instead of the loss by the gradient signals.
+    target : list of {parameter: gradient}, or "mean", optional
+        For ``grad_dot``; "mean" takes the data set's own mean gradient, which costs a pass.
+    checkpoints : sequence, optional
+        Every pass is run for each.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    UnknownName, ModelMismatch
+
+    Examples
+    --------
+    >>> import torch
+    >>> print(plan(torch.nn.Linear(4, 2), ["loss", "grad_norm"]))
+    pass 1  level 1  1.13 x  forward + backward of loss: loss, grad_norm
+    layers  1 captured (1 linear), 100.0% of parameters
+    memory  model 0.0 MiB, formed gradients 0.0 MiB
+    cost    about 1.13 x a plain training pass (estimate)
+    """
+    from datumwise.probe.torch_pass import CHUNK_BYTES, TorchPass
+
+    names = wanted(want)
+    own_mean = target == "mean" if isinstance(target, str) else False
+    if "grad_dot" in names and target is None:
+        raise ModelMismatch(
+            "grad_dot needs gradients to compare with", remedy='pass target=, or target="mean"'
+        )
+    objective = "loss" if measure is None else "measure"
+    passes: list[PlannedPass] = []
+    influence = "self_influence" in names
+    if "grad_dot" in names and own_mean:
+        passes.append(_priced(["mean_gradient"], objective))
+    rest = [name for name in names if name != "self_influence"]
+    if rest:
+        passes.append(_priced(rest, objective))
+    if influence:
+        passes.append(PlannedPass(1, ("sampled",), ("activation and gradient covariances",), FACTORS))
+        passes.append(PlannedPass(2, ("loss",), ("eigenvalues",), EIGENVALUES))
+        passes.append(PlannedPass(3, ("loss",), ("self_influence",), SCORES))
+    size = sum(p.nbytes for p in model.parameters())
+    repeats = max(1, len(checkpoints or ()))
+    if all(not p.objectives for p in passes):
+        return Plan(tuple(passes), parameter_bytes=size, checkpoints=repeats)
+    seen = TorchPass(model, [], modules=modules)
+    missing = {k: v for k, v in seen.missing.items() if k not in seen.layers}
+    shapes = [layer.shape for layer in seen.layers.values() if layer.shape]
+    widest = max((4 * o * i for o, i in shapes), default=0)
+    return Plan(
+        passes=tuple(passes),
+        layers=tuple(seen.layers.values()),
+        coverage=seen.coverage,
+        missing=missing,
+        parameter_bytes=size,
+        formed_bytes=min(max(CHUNK_BYTES, widest), 64 * widest),
+        checkpoints=repeats,
+    )
+
+
+def _priced(names: Sequence[str], objective: str) -> PlannedPass:
+    """One pass for these signals, with its estimated cost."""
+    backward = [name for name in names if SIGNALS[name] == 1]
+    cost = (SKELETON if backward else FORWARD) + (LENS if set(names) & set(LENS_NAMES) else 0.0)
+    cost += sum(EXTRA[name] for name in backward)
+    objectives = (objective,) if backward else ()
+    return PlannedPass(1 if backward else 0, objectives, tuple(names), round(cost, 2))
