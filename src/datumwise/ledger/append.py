@@ -1,0 +1,135 @@
+"""How datapoints join a ledger later: checked, named, compared with those there, written in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import lance
+import numpy as np
+import pyarrow as pa
+
+from datumwise.errors import SchemaMismatch
+from datumwise.ledger import create, read
+from datumwise.ledger.commit import recover, translated, writing
+from datumwise.ledger.ids import Repeats, Seen, content_ids, given_ids, refuse_duplicates
+from datumwise.ledger.provenance import of_field
+from datumwise.ledger.schema import check_batch
+
+__all__ = ["append_rows"]
+
+LOOK_UP_ROWS = 262_144  # new rows that share one look at the ledger's ids
+
+Rows: TypeAlias = pa.Table | pa.RecordBatch | pa.RecordBatchReader | Iterable[pa.RecordBatch]
+
+
+def append_rows(path: Path, rows: Rows, *, skip: bool) -> int:
+    """Append under the lock; an id that is there, or comes twice, is refused (or left out, with `skip`).
+
+    Returns
+    -------
+    int
+        Rows added.
+    """
+    uri = str(path / create.DATA)
+    with writing(path / "lock"), translated(uri):
+        recover(uri)
+        ds = lance.dataset(uri)
+        facts = create.facts_of(ds.schema, path)
+        count = _Count()
+        stream = create.Stream(_new_rows(ds, rows, facts["ids"], skip, count))
+        with stream.own_errors():
+            first = next(iter(stream), None)
+            if first is None:
+                return 0
+            lance.write_dataset(
+                pa.RecordBatchReader.from_batches(ds.schema, _chain(first, stream)),
+                uri,
+                mode="append",
+                max_rows_per_file=facts["rows_per_file"],
+            )
+        return count.rows
+
+
+class _Count:
+    rows = 0
+
+
+def _chain(first: pa.RecordBatch, rest: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from rest
+
+
+def _new_rows(
+    ds: Any, rows: Rows, id_column: str | None, skip: bool, count: _Count
+) -> Iterator[pa.RecordBatch]:
+    schema = ds.schema
+    findings = [field.name for field in schema if of_field(field) is not None]
+    repeats, seen, start = Repeats(), Seen(), 0
+    for group in _groups(rows):
+        named = [_named(batch, schema, id_column, seen, start, findings) for batch in group]
+        start += sum(map(len, named))
+        ids = pa.concat_arrays([batch["id"] for batch in named])
+        again = np.zeros(len(ids), bool)
+        again[repeats.add(ids)] = True
+        there = read.existing(ds, ids)
+        if not skip:
+            refuse_duplicates(ids.filter(pa.array(again)).to_pylist(), "in the new rows")
+            refuse_duplicates(ids.filter(pa.array(there)).to_pylist(), "on the ledger and in the new rows")
+        keep = ~(again | there)
+        at = 0
+        for batch in named:
+            mask = keep[at : at + len(batch)]
+            at += len(batch)
+            left = batch if mask.all() else batch.filter(pa.array(mask))
+            if len(left):
+                count.rows += len(left)
+                yield left
+
+
+def _named(
+    batch: pa.RecordBatch,
+    schema: pa.Schema,
+    id_column: str | None,
+    seen: Seen,
+    start: int,
+    findings: list[str],
+) -> pa.RecordBatch:
+    """The batch in the ledger's schema, with ids."""
+    names = list(batch.schema.names)
+    source = "id" if "id" in names else id_column
+    if source is not None and source in names:
+        ids = given_ids(batch[source], source, first_row=start)
+        batch = batch.drop_columns([source])
+    elif id_column is not None:
+        raise SchemaMismatch(
+            f"column '{id_column}', which holds the ids, is missing from the new rows",
+            remedy="give every new row its id",
+            column=id_column,
+        )
+    else:
+        ids = None
+    rest = pa.schema([field for field in schema if field.name != "id"])
+    batch = check_batch(batch, rest, optional=findings)
+    if ids is None:
+        given = [name for name in rest.names if name not in findings]
+        ids = content_ids(batch.select(given), seen)
+    return pa.RecordBatch.from_arrays([ids, *batch.columns], schema=schema)
+
+
+def _groups(rows: Rows) -> Iterator[list[pa.RecordBatch]]:
+    """Batches, some 262,144 rows at a time."""
+    if isinstance(rows, pa.RecordBatch):
+        rows = [rows]
+    elif isinstance(rows, pa.Table):
+        rows = rows.to_batches()
+    group: list[pa.RecordBatch] = []
+    for batch in rows:
+        if len(batch):
+            group.append(batch)
+        if sum(map(len, group)) >= LOOK_UP_ROWS:
+            yield group
+            group = []
+    if group:
+        yield group
