@@ -1,0 +1,85 @@
+"""A model by the word that names it on a command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from datumwise.errors import SourceError
+
+__all__ = ["load_model"]
+
+PICKLES = (".joblib", ".pkl", ".pickle")
+
+
+def load_model(word: str, *, task: str | None, seed: int) -> tuple[Any, dict[str, Any]]:
+    """The model that a word names, and further options for `datumwise.probe.signals`.
+
+    Parameters
+    ----------
+    word : str
+        One of: a file written by joblib or pickle (which runs code: load your own only); a folder written
+        by ``save_pretrained`` of transformers; ``module:attribute`` on the Python path or in the working
+        directory; a learner of `datumwise.probe.learners` (``logistic-regression``).
+    task : str or None
+        The ledger's, for learners by name.
+    seed : int
+
+    Raises
+    ------
+    SourceError
+        No such file, folder, module or attribute.
+    UnknownName
+        No such learner.
+    """
+    path = Path(word)
+    if path.suffix in PICKLES:
+        if not path.is_file():
+            raise SourceError(f"no such file: {word}")
+        import joblib
+
+        return joblib.load(path), {}
+    if path.is_dir():
+        return _transformer(path)
+    if ":" in word:
+        return _imported(word), {}
+    from datumwise.probe.learners import learner
+
+    return learner(word, task or "classification", seed=seed), {}
+
+
+def _imported(word: str) -> Any:
+    """What ``module:attribute`` names; a class or function without ``fit`` and ``forward`` is called."""
+    from importlib import import_module
+
+    module, _, attribute = word.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is not None and not module.startswith(error.name):
+            raise
+        raise SourceError(
+            f"there is no module {module!r}", remedy="run from its folder, or install it"
+        ) from error
+    except AttributeError as error:
+        raise SourceError(f"module {module!r} has no {attribute!r}") from error
+    ready = not isinstance(found, type) and (hasattr(found, "fit") or hasattr(found, "forward"))
+    return found if ready else found()
+
+
+def _transformer(folder: Path) -> tuple[Any, dict[str, Any]]:
+    if not (folder / "config.json").is_file():
+        raise SourceError(
+            f"folder {folder} holds no model (config.json)", remedy="save one with save_pretrained"
+        )
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+    named = (config.architectures or [""])[0]
+    kind = "AutoModelForSequenceClassification" if "Classification" in named else "AutoModelForCausalLM"
+    model = getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return model, {"tokenizer": tokenizer}

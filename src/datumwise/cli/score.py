@@ -1,0 +1,182 @@
+"""``datumwise score`` and ``methods``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from datumwise.cli.interrupted import interrupted
+from datumwise.cli.options import Common, names_of, seconds_of
+from datumwise.cli.outcome import Outcome
+from datumwise.cli.stages import Budget, BudgetSpent, StageLines
+from datumwise.cli.summary import shown_path
+from datumwise.cli.terminal import Line, Surface, surface, table
+
+__all__ = ["methods", "score"]
+
+
+def score(
+    ledger: Path,
+    /,
+    *,
+    names: list[str],
+    model: str,
+    folds: int = 5,
+    seed: int = 0,
+    engine: Literal["local", "ray"] = "local",
+    plan: bool = False,
+    budget: str | None = None,
+    common: Common = Common(),  # noqa: B008
+) -> Outcome:
+    """Compute scores and write them to a ledger, a column a score.
+
+    Parameters
+    ----------
+    ledger
+        The ledger.
+    names
+        Scores, with commas: label_error,el2n. `datumwise methods` lists them.
+    model
+        A learner by name (logistic-regression), a joblib file, a transformers folder, or module:attribute.
+    folds
+        Folds of the cross-validation of a scikit-learn estimator.
+    seed
+        Seed of everything random.
+    engine
+        Where the pass runs.
+    plan
+        Print the passes and run nothing.
+    budget
+        Stop after this time (90s, 5m, 1.5h); what is done is kept.
+    """
+    from datumwise.cli.models import load_model
+    from datumwise.ledger import open_ledger
+    from datumwise.score import run
+
+    opened = open_ledger(ledger)
+    wanted = names_of(names) or []
+    stage = StageLines(
+        surface(sys.stderr), quiet=common.quiet or common.json, budget=Budget(seconds_of(budget))
+    )
+    loaded, options = load_model(model, task=opened.task, seed=seed)
+    if plan:
+        planned = run(
+            opened, loaded, wanted, folds=folds, seed=seed, engine=engine, plan_only=True, **options
+        )
+        facts = {"command": "score", "plan": str(planned).splitlines(), "ran": False}
+        return Outcome(
+            facts=facts,
+            lines=lambda to: [*(f"  {s}" for s in str(planned).splitlines()), "  Nothing was run."],
+        )
+    stage.begin("probe", ", ".join(wanted))
+    try:
+        scores = run(
+            opened, loaded, wanted, folds=folds, seed=seed, engine=engine, progress=stage.progress, **options
+        )
+    except BudgetSpent:
+        return interrupted(stage, opened.path, because=f"stopped after {budget}")
+    except KeyboardInterrupt:
+        return interrupted(stage, opened.path)
+    finally:
+        stage.close()
+    stage.end(f"{', '.join(wanted)} -> {opened.path.name}")
+    return _scored(opened, scores, wanted)
+
+
+def _scored(ledger: Any, scores: Any, names: Sequence[str]) -> Outcome:
+    import numpy as np
+
+    summaries = []
+    for name in names:
+        values = np.asarray(scores[name], dtype=np.float64)
+        finite = values[np.isfinite(values)]
+        low, middle, high = np.quantile(finite, (0, 0.5, 1)) if finite.size else (np.nan,) * 3
+        provenance = ledger.provenance(name)
+        summaries.append(
+            {
+                "name": name,
+                "computed": int(finite.size),
+                "least": float(low),
+                "median": float(middle),
+                "most": float(high),
+                "higher": provenance.higher if provenance else "",
+            }
+        )
+    facts = {"command": "score", "ledger": ledger.path, "version": ledger.version, "scores": summaries}
+
+    def lines(to: Surface) -> Sequence[str | Line]:
+        rows = [
+            (
+                s["name"],
+                f"{s['computed']:,}",
+                *(f"{s[k]:.4g}" for k in ("least", "median", "most")),
+                s["higher"],
+            )
+            for s in summaries
+        ]
+        head = ["score", "datapoints", "least", "median", "most", "higher means"]
+        return [
+            *table(head, rows, right=head[1:5], width=to.width),
+            "",
+            f"  ledger  {shown_path(ledger.path)} (version {ledger.version})",
+            f"  next    datumwise show {shown_path(ledger.path)} --by {names[0]}",
+        ]
+
+    return Outcome(facts=facts, lines=lines)
+
+
+def methods(
+    *,
+    search: str | None = None,
+    needs: str | None = None,
+    room: str | None = None,
+    common: Common = Common(),  # noqa: B008
+) -> Outcome:
+    """List the scores there are, what they need and where they come from.
+
+    Parameters
+    ----------
+    search
+        Only those whose name, summary or source holds this.
+    needs
+        Only those that need this signal.
+    room
+        Only those of this part or package.
+    """
+    from datumwise.score import methods as listed
+
+    every = listed()
+    shown = [
+        one
+        for one in every
+        if (search is None or search.casefold() in f"{one.name} {one.summary} {one.source}".casefold())
+        and (needs is None or needs in one.needs)
+        and (room is None or room == one.room)
+    ]
+    facts = {
+        "command": "methods",
+        "methods": [
+            {
+                "name": one.name,
+                "needs": list(one.needs),
+                "higher": one.higher,
+                "source": one.source,
+                "summary": one.summary,
+                "room": one.room,
+                "parameters": dict(one.parameters),
+            }
+            for one in shown
+        ],
+    }
+
+    def lines(to: Surface) -> Sequence[str | Line]:
+        rows = [(one.name, ", ".join(one.needs), one.higher, one.source) for one in shown]
+        narrow = "(--room, --needs, --search narrow; --json gives all)"
+        return [
+            *table(["name", "needs", "higher", "source"], rows, width=to.width),
+            f"  {len(shown):,} of {len(every):,} shown {narrow}",
+        ]
+
+    return Outcome(facts=facts, lines=lines)
