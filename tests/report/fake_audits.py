@@ -137,7 +137,7 @@ def make_audit(
     seed: int = 0,
     **more: Any,
 ) -> Audit:
-    """Findings drawn from distances and a nearest-class-mean model: crude, but every figure comes from ``x``."""
+    """Findings drawn from distances and a nearest-class-mean model: crude, but all from ``x``."""
     n = len(x)
     rng = np.random.default_rng(seed)
     x = np.asarray(x, np.float64)
@@ -161,7 +161,7 @@ def make_audit(
             if n * len(classes) < 3_000_000
             else -2 * x @ means.T + (means**2).sum(1)
         )
-        logits = -square / (0.06 * np.median(square))
+        logits = -square / max(0.06 * float(np.median(square)), 1e-9)
         p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
         given_p = p[np.arange(n), labels]
@@ -243,9 +243,9 @@ def make_audit(
         "command": f"datumwise audit {name} --seed 0",
         "verdict": f"{len(evidence):,} of {n:,} datapoints deserve a look. "
         f"Removing {removed:,} lifts held-out accuracy by 4.0 points.",
-        "support": "95% interval +2.5 to +5.8, on 500 held-out datapoints never used for scoring, against random "
-        "subsets of the same size, with the nearest-neighbour learner you named. One of the two learners shows "
-        "the gain: logistic regression averages label noise away.",
+        "support": "95% interval +2.5 to +5.8, on 500 held-out datapoints never used for scoring, against "
+        "random subsets of the same size, with the nearest-neighbour learner you named. One of two learners "
+        "shows the gain: logistic regression averages label noise away.",
         "proof": make_proof(n=n, removed=removed),
         "findings": tuple(findings),
         "evidence": tuple(evidence),
@@ -390,7 +390,7 @@ ATTACKS = (
 
 
 def hostile_audit(kind: str = "text") -> Audit:
-    """Attacks in every place where text of the data or of the user can stand, and a megabyte in one of them."""
+    """Attacks in every place where text of the data or of the user can stand, and a megabyte in one."""
     rng = np.random.default_rng(5)
     n = 60
     bad = [ATTACKS[i % len(ATTACKS)] for i in range(n)]

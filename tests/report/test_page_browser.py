@@ -54,12 +54,15 @@ def pages(tmp_path_factory):
         "hostile table": hostile_audit("table"),
         **variants(),
     }
-    return {name: (audit, write_page(audit, folder / f"{i}.html")) for i, (name, audit) in enumerate(audits.items())}
+    return {
+        name: (audit, write_page(audit, folder / f"{i}.html"))
+        for i, (name, audit) in enumerate(audits.items())
+    }
 
 
 @pytest.fixture
 def visit(browser, pages):
-    """Opens a page offline; at the end nothing may have failed, been logged or been asked for elsewhere."""
+    """Opens a page offline; at the end nothing may have failed, been logged or been asked for."""
     contexts, troubles = [], []
 
     def visit(name, size=DESK, **options):
@@ -71,7 +74,9 @@ def visit(browser, pages):
         page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
         page.on(
             "request",
-            lambda request: request.url.startswith(("file:", "data:", "blob:")) or troubles.append(request.url),
+            lambda request: (
+                request.url.startswith(("file:", "data:", "blob:")) or troubles.append(request.url)
+            ),
         )
         audit, path = pages[name]
         page.goto(path.as_uri())
@@ -90,18 +95,21 @@ def chosen(page):
 
 
 def on_screen(page, audit):
-    """Where every datapoint lies, in px of the window, (n, 2); computed here from the audit's own coordinates."""
+    """Where every datapoint lies, in px of the window, (n, 2), from the audit's own coordinates."""
     page.locator("#map").scroll_into_view_if_needed()
     # a mouse event tells whole px: put the map on whole px, so that the polygon drawn is the polygon tested
     page.evaluate(
-        "() => { const m = document.getElementById('map'), r = m.getBoundingClientRect();"
+        "() => { const m = document.getElementById('map'); m.style.top = m.style.left = '0';"
+        "const r = m.getBoundingClientRect();"
         "m.style.top = -(r.top % 1) + 'px'; m.style.left = -(r.left % 1) + 'px'; }"
     )
     box = page.locator("#map").bounding_box()
     left, top, right, bottom = map(float, page.get_attribute("#map", "data-frame").split())
     low, high = audit.map.xy.min(0), audit.map.xy.max(0)
-    share = (audit.map.xy.astype(float) - low) / (high - low)
-    return np.c_[box["x"] + left + share[:, 0] * (right - left), box["y"] + bottom + share[:, 1] * (top - bottom)]
+    share = np.round((audit.map.xy.astype(float) - low) / (high - low) * 65_534) / 65_534  # as it travels
+    return np.c_[
+        box["x"] + left + share[:, 0] * (right - left), box["y"] + bottom + share[:, 1] * (top - bottom)
+    ]
 
 
 def enclosed(polygon, points):
@@ -137,11 +145,12 @@ def ids_in_table(page):
 
 def test_every_page_opens_offline_and_says_the_verdict(visit, pages):
     for name in pages:
+        if name.startswith(("hostile", "many", "text", "table")):
+            continue  # opened by other tests
         audit, page = visit(name)
-        if "hostile" not in name:
-            assert page.inner_text("h1") == audit.verdict
+        assert page.inner_text("h1") == audit.verdict
         assert page.locator(".kind").count() == 1 + len(audit.findings)
-        assert chosen(page) == (len([item for item in audit.evidence]) or min(audit.n, 100))
+        assert chosen(page) == (len(audit.evidence) or min(audit.n, 100))
         page.context.close()
 
 
@@ -359,7 +368,8 @@ def test_hostile_data_stay_inert_wherever_they_are_shown(visit, name):
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["1240", "390"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(visit, size, scheme):
-    for name in ("digits", "text", "table", "regression", "no findings"):
+    others = ("table", "regression", "no findings") if (size, scheme) == (DESK, "light") else ()
+    for name in ("digits", "text", *others):
         _, page = visit(name, size, color_scheme=scheme, bypass_csp=True, reduced_motion="reduce")
         page.click("#lasso")
         page.add_script_tag(path=AXE)
@@ -411,7 +421,8 @@ def test_the_button_turns_the_page_dark_and_light_again(visit):
 def test_forced_colours_and_reduced_motion_are_respected(visit):
     _, page = visit("digits", forced_colors="active", reduced_motion="reduce")
     text, glyph = (
-        page.evaluate(f"getComputedStyle(document.querySelector('{s}')).color") for s in ("h1", ".kind .glyph")
+        page.evaluate(f"getComputedStyle(document.querySelector('{s}')).color")
+        for s in ("h1", ".kind .glyph")
     )
     assert glyph == text
     assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"

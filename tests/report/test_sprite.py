@@ -69,8 +69,10 @@ def test_rows_without_a_readable_picture_have_no_tile():
 
 @pytest.mark.parametrize(
     ("mode", "expected"),
-    [("1", "L"), ("L", "L"), ("LA", "RGB"), ("P", "RGB"), ("RGB", "RGB"), ("RGBA", "RGB"), ("CMYK", "RGB")]
-    + [("I;16", "L"), ("I", "L"), ("F", "L"), ("HSV", "RGB"), ("YCbCr", "RGB")],
+    [
+        *[(mode, "L") for mode in ("1", "L", "I;16", "I", "F")],
+        *[(mode, "RGB") for mode in ("LA", "P", "RGB", "RGBA", "CMYK", "HSV", "YCbCr")],
+    ],
 )
 def test_every_mode_becomes_eight_bit_grey_or_rgb(mode, expected):
     assert thumbnail(Image.new(mode, (100, 50))).mode == expected

@@ -247,10 +247,11 @@ def _arrays(
     """Position, findings, label and scores of every point, and each score's name and range."""
     xy = np.asarray(audit.map.xy, np.float64).reshape(-1, 2)[rows]
     xy[~np.isfinite(xy).all(axis=1)] = np.nan
+    x, y = (_centred(*quantise(axis)) for axis in xy.T)
     labels = np.asarray(audit.map.labels, np.int64)[rows]
     arrays = {
-        "x": quantise(xy[:, 0])[0],
-        "y": quantise(xy[:, 1])[0],
+        "x": x,
+        "y": y,
         "flags": np.asarray(audit.map.flags)[rows].astype(np.uint8),
         "label": np.where((labels >= 0) & (labels < NOWHERE), labels, NOWHERE).astype(np.uint16),
     }
@@ -259,6 +260,11 @@ def _arrays(
         arrays[f"score{i}"], low, high = quantise(np.asarray(audit.map.scores[name])[rows])
         scores.append({"name": name, "low": low, "high": high})
     return arrays, scores
+
+
+def _centred(codes: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Codes as they are, or in the middle of the map when all coordinates are the same."""
+    return np.where(codes == NOWHERE, codes, np.uint16(NOWHERE // 2)) if low == high else codes
 
 
 def _evidence(item: Evidence, audit: Audit, point: dict[int, int]) -> list[Any]:
@@ -418,9 +424,7 @@ def _notes(
     if sprite.left_out:
         notes.append(f"{count(sprite.left_out, 'picture')} left out to keep this file small.")
     if not listed and n:
-        notes.append(
-            "No datapoint has a finding, so the list shows the highest scores, all below the thresholds."
-        )
+        notes.append("No datapoint has a finding, so the list shows the highest scores.")
     return notes
 
 

@@ -10,16 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datumwise.errors import ColumnExists
 from datumwise.evaluate import Proof, removal_proof
 from datumwise.evaluate.removal import ProofCard
 from datumwise.probe.learners import default_prober, learner, learner_name
 from datumwise.progress import SILENT, Stage
+from datumwise.readers import ingest
 from datumwise.report.columns import write_columns
 from datumwise.report.demo import planted_digits
 from datumwise.report.layout import layout
@@ -108,17 +111,14 @@ def audit(
     with steps("ingest", "reading") as done:
         if source is None:
             held_out = held_out or "held_out"
-            ledger = _ingest_demo(out, seed, force)
+            ledger = ingest(
+                planted_digits(seed), name="digits-demo", label="label", image="image", id="id", out=out, overwrite=force
+            )
         else:
-            roles = {
-                "label": label,
-                "text": text,
-                "image": image,
-                "id": id,
-                "features": features,
-                "task": task,
-            }
-            ledger = _ingest(source, roles, out, force, done)
+            ledger = ingest(
+                source, label=label, text=text, image=image, id=id, features=features, task=task, out=out,
+                overwrite=force, progress=steps.stage.progress,
+            )  # fmt: skip
         done(f"{len(ledger):,} rows -> {ledger.path}")
 
     answers = _model_answers(ledger, model, max_length, seed, steps)
@@ -153,19 +153,6 @@ class Steps:
         self.passes.append(Pass(name, said[-1], time.perf_counter() - begun))
 
 
-def _ingest_demo(out: str | Path | None, seed: int, force: bool) -> Ledger:
-    from datumwise.readers import ingest
-
-    table = planted_digits(seed)
-    return ingest(table, name="digits-demo", label="label", image="image", id="id", out=out, overwrite=force)
-
-
-def _ingest(source: Any, roles: Mapping[str, Any], out: str | Path | None, force: bool, done: Any) -> Ledger:
-    from datumwise.readers import ingest
-
-    return ingest(source, **roles, out=out, overwrite=force)
-
-
 def _model_answers(
     ledger: Ledger, model: Any, max_length: int | None, seed: int, steps: Steps
 ) -> dict[str, Any]:
@@ -186,20 +173,16 @@ def _model_answers(
         model, tokenizer = model
     want = ("embedding",) if labelled or not text else ("embedding", "nll", "n_tokens")
     with steps("probe", ", ".join(want)) as done:
-        options = {"max_length": max_length} if max_length else {}
-        answers = dict(
-            probe.signals(
-                model,
-                ledger,
-                want=want,
-                tokenizer=tokenizer,
-                seed=seed,
-                progress=steps.stage.progress,
-                **options,
-            )
-        )
+        ask = partial(
+            probe.signals, model, ledger, want, tokenizer=tokenizer, max_length=max_length, seed=seed,
+            store=True, progress=steps.stage.progress,
+        )  # fmt: skip
+        try:
+            answers = ask()  # fills what is missing, and goes on where a run was stopped
+        except ColumnExists:
+            answers = ask(overwrite=True)  # another model's answers were there
         done(f"{', '.join(want)} of {type(model).__name__}")
-    return answers
+    return {name: answers[name] for name in want}
 
 
 def _signals(

@@ -142,7 +142,9 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
     if name is not None:
         others = np.any(list(flags.values()), axis=0)
         flags["hard"] = score.hard_points(_known(scores[name]), others, share=HARD_SHARE)
-        rules["hard"] = Rule(name, HARDNESS[name], f"highest {HARD_SHARE:.0%} without another finding")
+        least = float(scores[name][flags["hard"]].min(initial=np.inf))
+        words = f"highest {HARD_SHARE:.0%} without another finding"
+        rules["hard"] = Rule(name, HARDNESS[name], words, least if np.isfinite(least) else float("nan"))
     if "memorization" in scores:
         wrong = flags["label_error"]
         flags["memorised"] = (scores["memorization"] > MEMORISED) & ~wrong

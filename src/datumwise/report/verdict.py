@@ -14,14 +14,12 @@ def signed(value: float, metric: str) -> str:
 
     Examples
     --------
-    >>> signed(0.04, "accuracy"), signed(-0.008, "accuracy"), signed(0.123, "R²")
-    ('+4.0', '\N{MINUS SIGN}0.8', '+0.123')
+    >>> signed(0.04, "accuracy"), signed(-0.008, "accuracy"), signed(0.123, "R²"), signed(0.0, "R²")
+    ('+4.0', '\N{MINUS SIGN}0.8', '+0.123', '0.000')
     """
-    rounded = round(100 * value, 1) if metric == "accuracy" else round(value, 3)
-    text = (
-        f"{rounded + 0.0:+.1f}" if metric == "accuracy" else f"{rounded + 0.0:+.3f}"
-    )  # + 0.0: no minus zero
-    return text.replace("-", MINUS)
+    digits, scale = (1, 100) if metric == "accuracy" else (3, 1)
+    rounded = round(scale * value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", MINUS) if rounded else f"{0:.{digits}f}"
 
 
 def change(difference: Interval, metric: str) -> str:

@@ -14,7 +14,7 @@ const CLASSES = [
   "#4e79a7", "#f28e2b", "#4f9a46", "#e15759", "#a56c96", "#3f9a94",
   "#9c755f", "#cfa51f", "#e8799a", "#7b6fd0", "#5aa7d6", "#8f9d2f",
 ];
-const FRAME = { left: 16, right: 16, top: 16, bottom: 16 };
+const MARGIN = 0.035; // empty share around the map
 
 // A colour variable as the canvas needs it.
 function resolved(name) {
@@ -32,6 +32,7 @@ function drawIntervals(node, rows, axis) {
   const chart = echarts.init(node, null, { renderer: "svg" });
   const known = rows.map((row, i) => [row, i]).filter(([row]) => row.at.every((v) => v !== null));
   const step = axis.high - axis.low;
+  const ticks = roundTicks(axis.low, axis.high, 3);
   const format = axis.percent
     ? (v) => `${(100 * v).toFixed(step < 0.04 ? 1 : 0)}%`.replace("-", "−")
     : (v) => v.toFixed(step < 0.04 ? 3 : 2).replace("-", "−");
@@ -43,8 +44,9 @@ function drawIntervals(node, rows, axis) {
     grid: { left: 108, right: 66, top: 0, bottom: 28, outerBoundsMode: "none" },
     xAxis: {
       type: "value", min: axis.low, max: axis.high, splitNumber: 4,
-      axisLine: { show: false }, axisTick: { show: false },
-      axisLabel: label({ formatter: format, hideOverlap: true }),
+      axisLine: { show: false },
+      axisLabel: label({ formatter: format, hideOverlap: true, customValues: ticks }),
+      axisTick: { show: false, customValues: ticks },
       splitLine: { lineStyle: { color: css("line") } },
     },
     yAxis: [
@@ -69,22 +71,34 @@ function drawIntervals(node, rows, axis) {
   return chart;
 }
 
-// Four to ten round numbers between two ends; an end that is all but round counts as round.
-function roundTicks(low, high) {
-  const span = high - low;
-  const power = 10 ** Math.floor(Math.log10(span / 4));
-  const step = [5, 2, 1].map((m) => m * power).find((s) => s <= span / 4);
+// The largest of 1, 2, 5 times a power of ten that gives at least `parts` steps between two ends.
+function roundStep(low, high, parts = 4) {
+  const most = (high - low) / parts;
+  const power = 10 ** Math.floor(Math.log10(most));
+  return [5, 2, 1].map((m) => m * power).find((step) => step <= most);
+}
+
+// Round numbers between two ends; an end that is all but round counts as round.
+function roundTicks(low, high, parts) {
+  const step = roundStep(low, high, parts);
   const ticks = [];
   for (let k = Math.ceil(low / step - 0.05); k <= high / step + 0.05; k++) ticks.push(Math.min(Math.max(k * step, low), high));
   return ticks;
 }
 
+// Two charts on one spot: the picture, and a sheet above it for the brush alone, so that drawing redraws nothing else.
+function sheets(node, renderer) {
+  const [under, over] = [el("div", { class: "sheet" }), el("div", { class: "sheet" })];
+  node.append(under, over);
+  return [echarts.init(under, null, { renderer }), echarts.init(over, null, { renderer })];
+}
+
 // Counts of one score, all and chosen, on a log scale, with a brush along the score.
 function makeHistogram(node, onRange) {
-  const chart = echarts.init(node, null, { renderer: "svg" });
+  const [chart, pen] = sheets(node, "svg");
   const bins = 48;
   let quiet = false;
-  chart.on("brushEnd", ({ areas }) => quiet || onRange(areas.length ? areas[0].coordRange.slice() : null));
+  pen.on("brushEnd", ({ areas }) => quiet || onRange(areas.length ? areas[0].coordRange.slice() : null));
 
   function draw({ score, codes, chosen, active, threshold, range }) {
     const { all, some } = histogram(codes, bins, chosen);
@@ -93,6 +107,7 @@ function makeHistogram(node, onRange) {
     const width = (flat ? 1 : score.high - score.low) / bins;
     const height = (n) => Math.log10(1 + n);
     const bars = (counts) => Array.from(counts, (n, i) => (n ? [low + (flat ? bins / 2 : i + 0.5) * width, height(n)] : null)).filter(Boolean);
+    const tick = roundStep(low, low + width * bins);
     const most = Math.max(1, ...all);
     const ticks = [...[1, 10, 100, 1000, 10000, 100000].filter((n) => n <= most)];
     const bar = (counts, colour, z) => ({
@@ -118,44 +133,48 @@ function makeHistogram(node, onRange) {
         };
       },
     };
+    const grid = { left: 44, right: 14, top: 8, bottom: 22, outerBoundsMode: "none" };
     chart.setOption(
       {
         animation: false,
-        grid: { left: 44, right: 14, top: 8, bottom: 22, outerBoundsMode: "none" },
+        grid,
         xAxis: {
           type: "value", min: low, max: low + width * bins, axisTick: { show: false }, splitLine: { show: false },
           axisLine: { lineStyle: { color: css("edge") } }, splitNumber: 5,
-          axisLabel: label({ fontSize: 11.5, hideOverlap: true, customValues: roundTicks(low, low + width * bins), formatter: (v) => tidy(v, width * bins) }),
+          axisLabel: label({ fontSize: 11.5, hideOverlap: true, customValues: roundTicks(low, low + width * bins), formatter: (v) => tidy(Math.round(v / tick) * tick, width * bins) }),
         },
         yAxis: {
           type: "value", min: 0, max: height(most) * 1.04, axisLine: { show: false }, axisTick: { show: false }, splitLine: { show: false },
           axisLabel: label({ fontSize: 11, customValues: ticks.map(height), formatter: (v) => number(Math.round(10 ** v - 1)), hideOverlap: true }),
         },
-        brush: { brushType: "lineX", xAxisIndex: 0, seriesIndex: [], brushStyle: { color: css("accent"), borderColor: css("accent"), borderWidth: 1, opacity: 0.16 } },
         series: [bar(all, active ? "dots" : "accent", 2), ...(active ? [bar(some, "accent", 3)] : []), mark],
       },
       { replaceMerge: ["series"] },
     );
+    const brushStyle = { color: css("accent"), borderColor: css("accent"), borderWidth: 1, opacity: 0.16 };
+    pen.setOption({
+      animation: false,
+      grid,
+      xAxis: { type: "value", show: false, min: low, max: low + width * bins },
+      yAxis: { type: "value", show: false, min: 0, max: 1 },
+      brush: { brushType: "lineX", xAxisIndex: 0, brushStyle },
+    });
     quiet = true;
     const areas = range ? [{ brushType: "lineX", xAxisIndex: 0, coordRange: range }] : [];
-    chart.dispatchAction({ type: "brush", areas });
-    chart.dispatchAction({ type: "takeGlobalCursor", key: "brush", brushOption: { brushType: "lineX", brushMode: "single" } });
+    pen.dispatchAction({ type: "brush", areas });
+    pen.dispatchAction({ type: "takeGlobalCursor", key: "brush", brushOption: { brushType: "lineX", brushMode: "single" } });
     quiet = false;
   }
-  return { chart, draw };
+  return { charts: [chart, pen], draw };
 }
 
 // Every datapoint as a dot, findings as glyphs on top, lasso and box.
 function makeMap(node, page, onDraw, onPoint) {
   const { data, facts } = page;
-  // The brush lies on a sheet of its own, so that drawing a lasso redraws nothing else.
-  const [under, over] = [el("div", { class: "sheet" }), el("div", { class: "sheet" })];
-  node.append(under, over);
-  const chart = echarts.init(under, null, { renderer: "canvas" });
-  const pen = echarts.init(over, null, { renderer: "canvas" });
+  const [chart, pen] = sheets(node, "canvas");
   const count = data.x.length;
   const dot = count <= 1500 ? 5.5 : count <= 6000 ? 4.6 : 3;
-  const whole = [-800, NOWHERE + 800];
+  const whole = [-MARGIN * NOWHERE, (1 + MARGIN) * NOWHERE];
   let view = { x: whole, y: whole };
   let quiet = false;
   pen.on("brushEnd", ({ areas }) => {
@@ -228,7 +247,7 @@ function makeMap(node, page, onDraw, onPoint) {
       });
     }
     const axis = (range) => ({ type: "value", show: false, min: range[0], max: range[1] });
-    const frame = { animation: false, grid: { ...FRAME, outerBoundsMode: "none" }, xAxis: axis(view.x), yAxis: axis(view.y) };
+    const frame = { animation: false, grid: { left: 0, right: 0, top: 0, bottom: 0, outerBoundsMode: "none" }, xAxis: axis(view.x), yAxis: axis(view.y) };
     chart.setOption({ ...frame, series }, { replaceMerge: ["series"] });
     const accent = resolved("accent");
     const brushStyle = { color: accent, borderColor: accent, borderWidth: 1.5, opacity: 0.14 };

@@ -361,7 +361,7 @@ function run(page, intervals, themed) {
   });
 
   // ---- paper, size, colours
-  const charts = [...intervals, ...map.charts, ...(hist ? [hist.chart] : [])];
+  const charts = [...intervals, ...map.charts, ...(hist?.charts ?? [])];
   function fit() {
     charts.forEach((chart) => chart.resize({ animation: { duration: 0 } }));
     drawCharts();
