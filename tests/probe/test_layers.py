@@ -220,11 +220,14 @@ def explicit_sketch(index: GradIndex, layers: dict[str, Any], grads: dict[str, T
             if name == layer.weight:
                 w = torch.stack([layer.matrix(one) for one in g])
                 o, i = layer.shape
-                reduced = reduction(o, i, layer.single)
+                reduced = reduction(o, i, layer.single, index.sketch.length)
                 if reduced != Reduction():
                     left = side(index, layer, "out", o, reduced.out, g)
                     right = side(index, layer, "in", i, reduced.into, g)
                     w = left.T @ w @ right
+                    if layer.single:  # placed in the first buckets as it is
+                        total = total + nn.functional.pad(w.flatten(1), (0, index.sketch.length - w[0].numel()))
+                        continue
                     name = f"{name}/kronecker"
                 g = w
             flat = g.flatten(1)

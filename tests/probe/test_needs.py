@@ -217,10 +217,30 @@ def test_a_datapoint_without_a_gradient_has_a_zero_row() -> None:
     assert not found["grad_index"][1].any()
 
 
-def test_reduction_depends_on_the_shape_alone() -> None:
-    assert reduction(256, 256, single=False) == Reduction()
-    assert reduction(50_000, 768, single=False) == Reduction(256, 256)
-    assert reduction(10, 256, single=True) == Reduction(None, 64)
+def test_reduction_depends_on_the_shape_alone_and_fits_the_index() -> None:
+    assert reduction(256, 256, single=False, length=2048) == Reduction()
+    assert reduction(50_000, 768, single=False, length=2048) == Reduction(256, 256)
+    assert reduction(256, 256, single=True, length=2048) == Reduction(64, 32)
+    assert reduction(10, 256, single=True, length=2048) == Reduction(None, 204)
+    assert reduction(10, 20, single=True, length=2048) == Reduction()
+    for length in (1, 2, 8, 100, 4096):
+        for o, i in ((1, 500), (500, 1), (300, 300)):
+            found = reduction(o, i, single=True, length=length)
+            assert (found.out or o) * (found.into or i) <= length
+
+
+def test_inner_products_of_reduced_layers_are_unbiased() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 30), nn.Tanh(), nn.Linear(30, 3)).double()
+    batch = (torch.randn(2, 20).double() + 1, torch.tensor([0, 0]))
+    exact = torch.cat([g.flatten(1) for g in gradients(model, class_losses(model, batch)).values()], 1)
+    found = []
+    for seed in range(600):
+        index = GradIndex(64, seed)
+        run(model, batch, [index], test=seed == 0)
+        z = index.rows()
+        found.append(float(z[0] @ z[1]))
+    assert abs(np.mean(found) - float(exact[0] @ exact[1])) < 4 * np.std(found) / 600**0.5
 
 
 def test_dots_with_other_datapoints_gradients_are_their_gram_matrix() -> None:

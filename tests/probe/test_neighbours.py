@@ -64,7 +64,7 @@ def test_exact_copies_are_at_distance_zero_in_order_of_index(metric):
     distances, indices = neighbours(X, 7, metric)
     assert (distances == 0).all()
     for i, row in enumerate(indices):
-        copies = np.flatnonzero((X == X[i]).all(axis=1))
+        copies = np.flatnonzero((X[i] == X).all(axis=1))
         np.testing.assert_array_equal(row, copies[copies != i])
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
-from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
 
 from datumwise.errors import EmptyData, LabelError, SchemaMismatch
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
 
 __all__ = ["Interval", "Proof", "ProofCard", "ProofRow", "removal_proof"]
 
@@ -122,6 +122,8 @@ def removal_proof(
     SchemaMismatch
         If lengths differ.
     """
+    from threadpoolctl import threadpool_limits
+
     remove = np.asarray(remove, bool)
     y, y_held = np.asarray(y), np.asarray(y_held)
     n, m = len(y), len(y_held)
@@ -227,10 +229,14 @@ def _random_parameters(model: BaseEstimator) -> list[str]:
 
 def _is_random(model: BaseEstimator) -> bool:
     """Whether two fits on the same rows can differ: a random_state that the fit uses (a linear solver's does not)."""
+    from sklearn.linear_model import LogisticRegression
+
     linear = any(isinstance(part, LogisticRegression) for part in [model, *model.get_params(deep=True).values()])
     return bool(_random_parameters(model)) and not linear
 
 
 def _reseeded(model: BaseEstimator, seed: int) -> BaseEstimator:
+    from sklearn.base import clone
+
     return clone(model).set_params(**dict.fromkeys(_random_parameters(model), seed % (2**32 - 1)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -546,7 +547,8 @@ def load_model(name_or_path: str | Path, task: str = "causal-lm") -> tuple[Any, 
     if path.endswith(".gguf"):
         path, options = str(Path(path).parent), {"gguf_file": Path(path).name}
     try:
-        model = getattr(transformers, TASKS[task]).from_pretrained(path, dtype=torch.float32, **options)
+        with _no_bars():
+            model = getattr(transformers, TASKS[task]).from_pretrained(path, dtype=torch.float32, **options)
         if task == "image-classification":
             return model.eval(), _image_processor(path)
         return model.eval(), transformers.AutoTokenizer.from_pretrained(path, **options)
@@ -556,6 +558,20 @@ def load_model(name_or_path: str | Path, task: str = "causal-lm") -> tuple[Any, 
             f"the model {name_or_path} cannot be loaded for {task} ({reason.rstrip('.')})",
             remedy="give the folder of a saved model, or a hub name where the hub can be reached",
         ) from error
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Without transformers' own progress bars, which would run into ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _image_processor(path: str) -> Any:

@@ -200,7 +200,9 @@ class Grad:
         o, i = self.layer.shape
         if self.outers:
             use = self.outer
-            w = torch.bmm(use.g.transpose(1, 2), use.a).reshape(self.n, o, i)
+            one = use.a.shape[1] == 1
+            w = use.g.mT * use.a if one else torch.bmm(use.g.mT, use.a)
+            w = w.reshape(self.n, o, i)
         else:
             w = self.lookup.d.new_zeros(self.n, o, i)
         if self.lookups:
@@ -224,7 +226,8 @@ class Grad:
         if self.outers:
             use = self.outer
             if use.a.shape[1] == 1:  # factored: ||g||^2 ||a||^2
-                pairs = use.g.square().sum((1, 2)) * use.a.square().sum((1, 2))
+                g, a = (torch.linalg.vector_norm(x[:, 0], dim=1) for x in (use.g, use.a))
+                pairs = (g * a).square()
             else:  # ghost: sum_ts <g_t, g_s> <a_t, a_s>
                 pairs = (torch.bmm(use.g, use.g.mT) * torch.bmm(use.a, use.a.mT)).sum((1, 2))
             total = total + pairs.view(self.n, -1).sum(1)
@@ -251,17 +254,20 @@ class Grad:
         Tensor (n, q)
         """
         shared = [(v, vectors[name]) for name, v in self.vectors.items() if name in vectors]
-        total = sum((v @ fixed.T for v, fixed in shared), start=_zero(self)[:, None])
+        q = len(shared[0][1]) if matrices is None else len(matrices)
+        total = self.like.new_zeros(self.n, q)
+        for v, fixed in shared:
+            total += v @ fixed.T
         if matrices is None or not self.has_matrix:
             return total
         if self.formed or (self.form == "materialised" and self.outers):
             return total + self.W.flatten(1) @ matrices.flatten(1).T
         for use in self.outers:  # sum_t g_t^T V a_t
-            groups = use.groups
-            split = matrices.unflatten(1, (groups, -1))  # (q, groups, o, i)
-            a = use.a.unflatten(0, (-1, groups))
-            g = use.g.unflatten(0, (-1, groups))
-            total = total + torch.stack([((g @ v) * a).sum((1, 2, 3)) for v in split], 1)
+            a = use.a.unflatten(0, (-1, use.groups))  # (n, groups, T, i)
+            g = use.g.unflatten(0, (-1, use.groups))
+            for j, v in enumerate(matrices.unflatten(1, (use.groups, -1))):  # (groups, o, i)
+                turned = g[:, 0] @ v[0] if use.groups == 1 else (g @ v).flatten(1, 2)
+                total[:, j] += (turned * a.flatten(1, 2)).sum((1, 2))
         for table in self.lookups:
             total = total + torch.stack([(v[table.ids] * table.d).sum((1, 2)) for v in matrices], 1)
         return total

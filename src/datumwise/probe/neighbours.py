@@ -1,8 +1,8 @@
-"""Which datapoints lie nearest to each datapoint? Exact, blocked, ties to the lowest index; never n x n in memory.
+"""Which datapoints lie nearest to each datapoint? Exact, ties to the lowest index, never n x n in memory.
 
-Similarities come block by block from one float32 matrix product. Rounding cannot change the answer: a bound on the error
-of each product (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, eq. 3.5) yields a short list that surely
-holds the k nearest; only the short list is measured in float64 and sorted.
+Similarities come block by block from one float32 matrix product. Rounding cannot change the answer: a bound
+on the error of each product (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002, eq. 3.5) yields
+a short list that surely holds the k nearest; only the short list is measured in float64 and sorted.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ def neighbours(
     k : int, default 10
         How many, 1 <= k <= n - 1 (k <= n with ``queries``).
     metric : "cosine", "euclidean" or None
-        Cosine distance 1 - cos, range 0 to 2, or Euclidean distance in units of ``X``; None: `default_metric`.
-        A row of zeros is at cosine distance 1 of every row but another row of zeros, where it is 0.
+        Cosine distance 1 - cos, range 0 to 2, or Euclidean distance in units of ``X``; None:
+        `default_metric`. A row of zeros is at cosine distance 1 of every row but another row of zeros, where
+        it is 0.
     queries : array (m, d), optional
-        Rows whose neighbours are wanted. None: the rows of ``X``, each without itself (a copy of it is not itself).
+        Rows whose neighbours are wanted. None: the rows of ``X``, each without itself (a copy of it is not
+        itself).
 
     Returns
     -------
@@ -60,8 +62,8 @@ def neighbours(
 
     Notes
     -----
-    Memory beside ``X``: one float32 copy of it, and the larger of 64 MiB and 32 rows of float32 similarities. Time is
-    that of the matrix product, O(m n d).
+    Memory beside ``X``: one float32 copy of it, and the larger of 64 MiB and 32 rows of float32 similarities.
+    Time is that of the matrix product, O(m n d).
 
     Examples
     --------
@@ -78,7 +80,9 @@ def neighbours(
         raise SchemaMismatch(f"queries have {Q.shape[1]} columns and X has {X.shape[1]}")
     others = len(X) - (queries is None)
     if not 1 <= k <= others:
-        raise DatumwiseError(f"k = {k} neighbours were asked of {others} other rows", remedy=f"1 <= k <= {others}")
+        raise DatumwiseError(
+            f"k = {k} neighbours were asked of {others} other rows", remedy=f"1 <= k <= {others}"
+        )
     metric = metric or default_metric(X.shape[1])
     if metric not in METRICS:
         raise UnknownName(f"there is no metric {metric!r}", remedy="give 'cosine' or 'euclidean'")
@@ -128,14 +132,16 @@ def finite_matrix(X: Any, name: str) -> np.ndarray:
         bad = np.flatnonzero(~np.isfinite(X).all(axis=1))
         if len(bad):
             raise NotFinite(
-                f"{name} has NaN or infinity in row {name_some(bad)}", remedy="drop or fill these rows", ids=bad.tolist()
+                f"{name} has NaN or infinity in row {name_some(bad)}",
+                remedy="drop or fill these rows",
+                ids=bad.tolist(),
             )
     return X
 
 
 @dataclass(frozen=True)
 class Space:
-    """The points as the metric sees them: unit rows (cosine), or centred rows scaled to coordinates within 2 (Euclidean)."""
+    """The points as the metric sees them: unit rows (cosine), or centred and scaled rows (Euclidean)."""
 
     X: np.ndarray  # (n, d)
     metric: str
@@ -155,7 +161,7 @@ class Space:
         return cls(X, metric, np.empty(0), False, centre, float(rough))
 
     def points(self, rows: np.ndarray, norms: np.ndarray | None = None) -> np.ndarray:
-        """(m, d') float64 coordinates: half their squared distance is the cosine distance, or they are X / scale."""
+        """(m, d') float64: half the squared distance of two is the cosine distance, or they are X / scale."""
         points = rows.astype(np.float64)
         if self.metric == "euclidean":
             points -= self.centre
@@ -167,7 +173,7 @@ class Space:
         return np.column_stack([points, zero]) if self.zeros else points
 
     def measure(self, Q: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """(len(rows),) float64 distances between ``Q[rows]`` and ``X[columns]``, from coordinate differences."""
+        """float64 (p,): distances between ``Q[rows]`` and ``X[columns]``, from coordinate differences."""
         out = np.empty(len(rows))
         q = self.points(Q) if self.metric == "cosine" else Q.astype(np.float64)
         step = max(1, PAIRS // self.X.shape[1])
@@ -189,9 +195,13 @@ class Space:
 class Index:
     """The rows of X in ascending norm, dealt to groups so that a maximum over a group is one pass."""
 
-    columns: np.ndarray  # (size * groups,) int64 row of X at each place, -1 where padded; place = r * groups + g
+    columns: (
+        np.ndarray
+    )  # (size * groups,) int64 row of X at each place, -1 where padded; place = r * groups + g
     places: np.ndarray  # (n,) place of each row of X
-    points: np.ndarray  # (size * groups, d' + 1) float32; last coordinate is -|x|^2 / 2, so that q . x orders by distance
+    points: (
+        np.ndarray
+    )  # (size * groups, d' + 1) float32; last coordinate is -|x|^2 / 2, so that q . x orders by distance
     largest: np.ndarray  # (groups,) largest |x| in a group
 
     @classmethod
@@ -235,7 +245,9 @@ class Index:
         # |computed - true q . x| <= (width + 16) u (|q| |x| + |x|^2 / 2), rounding of the inputs included
         error = (width + 16) * UNIT * (row_norms(q)[:, None] * self.largest + self.largest**2 / 2) + 1e-37
         surely = similarity.max(axis=1) - error  # a lower bound on the best of each group
-        kth = np.partition(surely, groups - k, axis=1)[:, groups - k, None]  # k groups hold one at least as near
+        kth = np.partition(surely, groups - k, axis=1)[
+            :, groups - k, None
+        ]  # k groups hold one at least as near
         floor = np.nextafter((kth - error).astype(np.float32), np.float32(-np.inf))
         found = np.flatnonzero(similarity >= floor[:, None, :])
         return found // len(self.columns), self.columns[found % len(self.columns)]

@@ -124,33 +124,28 @@ class Sjlt:
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
         """The sketch (n, length) of one parameter's gradients ``x`` (n, count)."""
-        wide = self.begin(x.shape[0], x)
-        self.add(wide, name, x)
-        return self.end(wide)
+        z = x.new_zeros(x.shape[0], self.length)
+        self.add(z, name, x)
+        return z
 
-    def begin(self, n: int, like: Tensor) -> Tensor:
-        """An empty accumulator (n, 2 length): a block turned past the end is folded back by :meth:`end`."""
-        return like.new_zeros(n, 2 * self.length)
-
-    def add(self, wide: Tensor, name: str, x: Tensor) -> None:
-        """Add the sketch of ``x`` (n, count) to an accumulator."""
+    def add(self, z: Tensor, name: str, x: Tensor) -> None:
+        """Add the sketch of ``x`` (n, count) to ``z`` (n, length)."""
         count = x.shape[1]
         signs = self._all_signs(name, count, x)
         for block, shift in enumerate(self.shifts(name, count)):
             start = block * self.length
-            part = x[:, start : start + self.length]
-            wide[:, shift : shift + part.shape[1]].addcmul_(part, signs[start : start + self.length])
+            stop = min(start + self.length, count)
+            turn = min(start + self.length - shift, stop)  # from here on the block goes round to bucket 0
+            z[:, shift : shift + turn - start].addcmul_(x[:, start:turn], signs[start:turn])
+            if turn < stop:
+                z[:, : stop - turn].addcmul_(x[:, turn:stop], signs[turn:stop])
 
-    def add_rows(self, wide: Tensor, name: str, rows: Tensor, d: Tensor) -> None:
+    def add_rows(self, z: Tensor, name: str, rows: Tensor, d: Tensor) -> None:
         """Add the sketch of a table's gradient: ``d`` (n, T, i) at the rows ``rows`` (n, T)."""
         i = d.shape[2]
         index = rows[:, :, None] * i + torch.arange(i, device=rows.device)
         values = d * self.signs(name, index, d.dtype)
-        wide.scatter_add_(1, self.buckets(name, index).flatten(1), values.flatten(1))
-
-    def end(self, wide: Tensor) -> Tensor:
-        """The sketch (n, length) out of an accumulator."""
-        return wide[:, : self.length] + wide[:, self.length :]
+        z.scatter_add_(1, self.buckets(name, index).flatten(1), values.flatten(1))
 
     def _all_signs(self, name: str, count: int, like: Tensor) -> Tensor:
         at = (name, count, like.dtype, like.device)

@@ -19,7 +19,7 @@ from datumwise.probe.layers import chosen
 from datumwise.probe.needs import Need
 from datumwise.probe.needs.activations import ActivationGram, Activations
 from datumwise.probe.needs.dots import GradDot
-from datumwise.probe.needs.index import GradIndex
+from datumwise.probe.needs.index import KIND, GradIndex
 from datumwise.probe.needs.last_layer import LastLayer
 from datumwise.probe.needs.lens import LENS, Lens
 from datumwise.probe.needs.mean_gradient import MeanGradient
@@ -123,7 +123,7 @@ def _one(model: nn.Module, batches: Batches, request: Request) -> Signals:
     plain = tuple(name for name in request.names if name not in ("self_influence", "texts"))
     request = replace(request, target=target)
     parameters = {
-        "projection": "sjlt-rolled-1",
+        "projection": KIND,
         "length": request.projection,
         "seed": request.seed,
         "cosine_rmse": request.projection**-0.5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 import torch
@@ -16,10 +17,9 @@ from datumwise.probe.sketch import Sjlt, gaussian
 
 __all__ = ["GradIndex", "Reduction", "reduction"]
 
-SINGLE_RANK = (
-    64  # Kronecker ranks of layers with one position a datapoint: forming W would cost tens of passes
-)
-LARGE_RANK = 256  # Kronecker ranks of layers larger than LARGE
+KIND = "sjlt-blocks-1"  # name of this projection, kept with an index
+SINGLE_RANK = 64  # at most, output side of layers with one position: forming W would cost tens of passes
+LARGE_RANK = 256  # both sides of layers larger than LARGE
 LARGE = 1 << 22  # entries of W above which it is reduced before the sketch
 
 
@@ -31,8 +31,12 @@ class Reduction:
     into: int | None = None
 
 
-def reduction(o: int, i: int, single: bool) -> Reduction:
+def reduction(o: int, i: int, single: bool, length: int) -> Reduction:
     """How a layer's gradient is reduced: a function of its shape alone, so an index and its queries agree.
+
+    With one position a datapoint, the product of the ranks is at most the length of the index, so that the
+    projected gradient fits into it without a further sketch. The output side gets the larger rank: inputs
+    resemble each other (they are positive after a ReLU), so its error counts more.
 
     Parameters
     ----------
@@ -40,11 +44,14 @@ def reduction(o: int, i: int, single: bool) -> Reduction:
         Rows and columns of the matrix.
     single : bool
         One position a datapoint.
+    length : int
+        Of the index.
     """
     if not single and o * i <= LARGE:
         return Reduction()
-    rank = SINGLE_RANK if single else LARGE_RANK
-    return Reduction(rank if o > rank else None, rank if i > rank else None)
+    out = min(o, SINGLE_RANK, isqrt(2 * length)) if single else min(o, LARGE_RANK)
+    into = min(i, length // out) if single else min(i, LARGE_RANK)
+    return Reduction(out if out < o else None, into if into < i else None)
 
 
 class GradIndex(Need):
@@ -70,7 +77,7 @@ class GradIndex(Need):
         self.objective = objective
         self.column = column
         self.sketch = Sjlt(length, seed)
-        self._wide: Tensor | None = None
+        self._z: Tensor | None = None
         self._n = 0
         self._sides: dict[tuple[str, str], Tensor] = {}
 
@@ -78,41 +85,43 @@ class GradIndex(Need):
     def parameters(self) -> dict[str, Any]:
         """What an index and its queries must agree on."""
         length = self.sketch.length
-        return {
-            "length": length,
-            "seed": self.sketch.seed,
-            "cosine_rmse": length**-0.5,
-            "projection": "sjlt-rolled-1",
-        }
+        return {"length": length, "seed": self.sketch.seed, "cosine_rmse": length**-0.5, "projection": KIND}
 
     def forms(self, layer: Layer) -> bool:
         if layer.shape is None or layer.kind == "embedding" or layer.single:
             return False
-        return reduction(*layer.shape, layer.single) == Reduction()
+        return reduction(*layer.shape, layer.single, self.sketch.length) == Reduction()
 
     def forward(self, forward: Forward) -> None:
-        self._n, self._wide = forward.n, None
+        self._n, self._z = forward.n, None
 
     def layer(self, name: str, grad: Grad) -> None:
-        if self._wide is None:
-            self._wide = self.sketch.begin(self._n, grad.like)
-        wide = self._wide[grad.at]
+        if self._z is None:
+            self._z = grad.like.new_zeros(self._n, self.sketch.length)
+        z = self._z[grad.at]
         for parameter, vector in grad.vectors.items():
-            self.sketch.add(wide, parameter, vector)
+            self.sketch.add(z, parameter, vector)
         if grad.has_matrix:
-            self._matrix(wide, grad)
+            self._matrix(z, grad)
 
-    def _matrix(self, wide: Tensor, grad: Grad) -> None:
+    def _matrix(self, z: Tensor, grad: Grad) -> None:
         layer = grad.layer
         assert layer.shape is not None
         assert layer.weight is not None
-        reduced = reduction(*layer.shape, layer.single)
-        if reduced != Reduction():
-            self.sketch.add(wide, f"{layer.weight}/kronecker", self._reduced(grad, reduced).flatten(1))
-        elif grad.outers:
-            self.sketch.add(wide, layer.weight, grad.W.flatten(1))
+        to = reduction(*layer.shape, layer.single, self.sketch.length)
+        if to == Reduction():
+            if grad.outers:
+                self.sketch.add(z, layer.weight, grad.W.flatten(1))
+            else:
+                self.sketch.add_rows(z, layer.weight, grad.lookup.ids, grad.lookup.d)
+        elif layer.single:  # the random projections do what the signs do
+            o, i = layer.shape
+            g = self._side(grad.g[:, 0], grad, "out", o, to.out)
+            a = self._side(grad.a[:, 0], grad, "in", i, to.into)
+            into = z[:, : g.shape[1] * a.shape[1]].unflatten(1, (g.shape[1], a.shape[1]))
+            into.addcmul_(g[:, :, None], a[:, None, :])
         else:
-            self.sketch.add_rows(wide, layer.weight, grad.lookup.ids, grad.lookup.d)
+            self.sketch.add(z, f"{layer.weight}/kronecker", self._reduced(grad, to).flatten(1))
 
     def _reduced(self, grad: Grad, to: Reduction) -> Tensor:
         """(P_out g)(P_in a)^T summed over positions, (n, r_out, r_in)."""
@@ -157,16 +166,12 @@ class GradIndex(Need):
 
     def rows(self) -> Tensor:
         """The batch's sketches z (n, k), not normalised."""
-        if self._wide is None:
-            return torch.zeros(self._n, self.sketch.length)
-        return self.sketch.end(self._wide)
+        return torch.zeros(self._n, self.sketch.length) if self._z is None else self._z
 
     def end_batch(self, ids: Sequence[Any]) -> dict[str, Any]:
         z = self.rows()
-        check_finite(z, ids, "gradient")
         norm = torch.linalg.vector_norm(z, dim=1)
-        unit = z / norm.clamp_min(torch.finfo(z.dtype).tiny)[:, None]
-        return {
-            self.column: unit.half().cpu().numpy(),
-            f"{self.column}_norm": norm.float().cpu().numpy(),
-        }
+        check_finite(norm, ids, "gradient")
+        unit = torch.empty_like(z, dtype=torch.float16)
+        torch.div(z, norm.clamp_min(torch.finfo(z.dtype).tiny)[:, None], out=unit)
+        return {self.column: unit.cpu().numpy(), f"{self.column}_norm": norm.float().cpu().numpy()}
