@@ -110,7 +110,10 @@ def test_missing_column_null_id_and_wrong_type_are_refused(ledger: Ledger) -> No
     assert open_ledger(ledger.path).version == 1
 
 
-def test_an_error_of_the_source_adds_nothing(ledger: Ledger) -> None:
+def test_an_error_of_the_source_adds_nothing_and_leaves_no_file(tmp_path: Path) -> None:
+    ledger = cases.ledger_of(tmp_path, rows_per_file=100_000)
+    files = sorted(ledger.path.rglob("*"))
+
     def batches() -> Iterator[pa.RecordBatch]:
         yield cases.rows(300_000, 1000)
         raise ZeroDivisionError("mine")
@@ -118,3 +121,4 @@ def test_an_error_of_the_source_adds_nothing(ledger: Ledger) -> None:
     with pytest.raises(ZeroDivisionError, match="mine"):
         ledger.append(batches())
     assert open_ledger(ledger.path).version == 1
+    assert sorted(ledger.path.rglob("*")) == files

@@ -15,6 +15,7 @@ import pytest
 
 from datumwise.errors import LedgerExists
 from datumwise.ledger import create_ledger, open_ledger
+from datumwise.ledger.erased import stray_files
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,8 @@ def test_full_disk_leaves_the_last_version(tmp_path: Path, processes: Any, act: 
     assert kind == "DiskFull", message
     assert "no space left" in message
     assert ".rs" not in message
+    strays = stray_files(lance.dataset(ledger.uri), Path(ledger.uri))
+    assert strays == []  # what was half written is gone, and its room is free
     again = open_ledger(ledger.path)
     assert (again.version, len(again), again.schema.names) == (1, 2000, ["id", "x", "label", "text"])
     assert [p.name for p in tmp_path.iterdir()] == ["pets.ledger"]
@@ -121,6 +124,18 @@ def test_scan_memory_does_not_grow_with_rows(tmp_path: Path, processes: Any) -> 
         assert total == 256 * n
         peaks.append(peak)
     assert abs(peaks[1] - peaks[0]) < 100
+
+
+def test_compaction_removes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    ledger = cases.ledger_of(tmp_path)
+    for k in range(4):
+        ledger.append(cases.rows(1, 100 + k))
+    left = [ledger.path / "data.lance" / name for name in ("data/half.lance", "_transactions/.tmp1")]
+    for file in left:
+        file.write_text("x")
+    ledger.compact()
+    assert not any(file.exists() for file in left)
+    assert open_ledger(ledger.path, version=1).ids.tolist() == ledger.ids[: cases.N].tolist()
 
 
 def test_two_creators_of_one_name_do_not_mix(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Everything(Need):
         return {name: torch.cat(parts) for name, parts in self.found.items()}
 
 
-# --- models -----------------------------------------------------------------------------------------------------
+# --- models -------------------------------------------------------------------------------------------------
 
 
 class Positions(nn.Module):

@@ -35,9 +35,7 @@ def _png(pixels):
 
 
 def test_numbers_and_categories_are_told_apart_and_nulls_are_imputed():
-    table = pa.table(
-        {"age": [1.0, None, 3.0, 2.0], "colour": ["red", "blue", None, "red"], "ok": [True, False, None, True]}
-    )
+    table = pa.table({"age": [1.0, None, 3.0, 2.0], "colour": ["red", "blue", None, "red"], "ok": [True, False, None, True]})
     found = features(Ledger(table, features=["age", "colour", "ok"]))
     rows = found.transform.fit_transform(found.X)
     assert found.kind == "table"

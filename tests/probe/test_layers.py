@@ -226,7 +226,9 @@ def explicit_sketch(index: GradIndex, layers: dict[str, Any], grads: dict[str, T
                     right = side(index, layer, "in", i, reduced.into, g)
                     w = left.T @ w @ right
                     if layer.single:  # placed in the first buckets as it is
-                        total = total + nn.functional.pad(w.flatten(1), (0, index.sketch.length - w[0].numel()))
+                        total = total + nn.functional.pad(
+                            w.flatten(1), (0, index.sketch.length - w[0].numel())
+                        )
                         continue
                     name = f"{name}/kronecker"
                 g = w
@@ -320,8 +322,8 @@ def test_a_llama_with_grouped_heads_and_rms_norms_equals_brute_force() -> None:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=50, max_position_embeddings=16, bos_token_id=0, eos_token_id=0,
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, vocab_size=50, max_position_embeddings=16, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model, batch = LlamaForCausalLM(config).double().eval(), text_batch()
     check_all(
@@ -348,8 +350,8 @@ def test_a_vision_transformer_with_its_class_token_equals_brute_force() -> None:
 
     torch.manual_seed(0)
     config = ViTConfig(
-        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=8, patch_size=4,
-        num_labels=3,
+        hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=8,
+        patch_size=4, num_labels=3,
     )  # fmt: skip
     model = ViTForImageClassification(config).double().eval()
     nn.init.normal_(model.vit.embeddings.cls_token)
@@ -405,14 +407,14 @@ def test_lower_precision_is_close_to_float64(dtype: torch.dtype, limit: float) -
     agree(got, exact, limit)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------------------
 
 
 def test_batch_norm_on_batch_statistics_is_refused_by_name() -> None:
     model = nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 3))
     with (
         TorchPass(model, [GradNorm()]) as run,
-        pytest.raises(ModelMismatch, match="see each other in layer [01]"),
+        pytest.raises(ModelMismatch, match=r"see each other in layer [01]"),
     ):
         run.batch((torch.randn(6, 5), torch.randint(0, 3, (6,))))
 
@@ -470,7 +472,7 @@ class UsedTwice(nn.Module):
 
 
 def test_a_weight_used_outside_its_module_is_noticed() -> None:
-    with TorchPass(UsedTwice(), [GradNorm()]) as run, pytest.raises(ModelMismatch, match="inner.weight"):
+    with TorchPass(UsedTwice(), [GradNorm()]) as run, pytest.raises(ModelMismatch, match=r"inner\.weight"):
         run.batch((torch.randn(4, 5), torch.randint(0, 3, (4,))))
 
 

@@ -42,7 +42,9 @@ def test_factored_ghost_and_materialised_forms_agree() -> None:
 
     class Forms(Need):
         def layer(self, name: str, grad: Grad) -> None:
-            V = torch.ones(1, *grad.layer.shape, dtype=torch.float64) if grad.layer.shape else None
+            if grad.layer.shape is None:
+                return
+            V = torch.ones(1, *grad.layer.shape, dtype=torch.float64)
             for form in ("ghost", "materialised"):
                 one = grad.rows(slice(0, grad.n))
                 one.form = form
@@ -268,7 +270,7 @@ def test_mean_gradients_of_shards_merge_to_the_whole() -> None:
     run(model, (x[4:], y[4:]), [second])
     first.merge(second.state())
     shapes = {name: p.shape for name, p in model.named_parameters()}
-    restored.begin({k: v for k, v in TorchPass(model, []).layers.items()})
+    restored.begin(dict(TorchPass(model, []).layers))
     restored.load_state(first.state())
     for name, value in whole.mean(shapes).items():
         assert torch.allclose(first.mean(shapes)[name], value, rtol=1e-12)
@@ -348,7 +350,7 @@ def test_pictures_and_sequences_are_pooled_over_their_positions() -> None:
     assert pooled(x.view(2, 12), None).shape == (2, 12)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------------------
 
 
 BATCH = (torch.randn(4, 5), torch.tensor([0, 1, 2, 0]))
@@ -410,7 +412,7 @@ def test_labels_outside_the_model_or_of_another_kind_are_refused() -> None:
 
 
 def test_a_model_that_returns_no_logits_asks_for_losses() -> None:
-    with pytest.raises(ModelMismatch, match="not logits .*: give losses="):
+    with pytest.raises(ModelMismatch, match=r"not logits .*: give losses="):
         run(nn.Sequential(nn.Linear(5, 1), nn.Flatten(0)), BATCH, [GradNorm()])
 
 

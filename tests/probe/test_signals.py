@@ -228,7 +228,7 @@ def test_estimators_answer_through_the_same_door(tmp_path: Path) -> None:
         signals(LogisticRegression(), [x], ["probs"])
 
 
-# --- ledgers -----------------------------------------------------------------------------------------------------
+# --- ledgers ------------------------------------------------------------------------------------------------
 
 
 def test_signals_of_a_ledger_are_those_of_its_rows_in_ledger_order(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_workers_of_a_cluster_give_the_same(tmp_path: Path) -> None:
         assert np.allclose(value, there.statistics[name], rtol=1e-6)
 
 
-# --- batches -----------------------------------------------------------------------------------------------------
+# --- batches ------------------------------------------------------------------------------------------------
 
 
 def test_rows_are_batched_by_length_and_none_is_lost() -> None:
@@ -355,6 +355,7 @@ def test_batches_can_be_gone_through_twice() -> None:
 
 
 def test_importing_the_room_loads_no_torch() -> None:
-    code = "import sys, datumwise.probe; print([m for m in ('torch', 'sklearn', 'pandas', 'lance') if m in sys.modules])"
+    heavy = ("torch", "sklearn", "pandas", "lance")
+    code = f"import sys, datumwise.probe; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -119,7 +119,7 @@ def test_signs_are_the_same_whether_kept_or_made_again() -> None:
 
 def test_uniform_numbers_are_uniform_and_gaussians_normal() -> None:
     u = uniform(mixed(torch.arange(20_000), 3)).numpy()
-    assert 0 <= u.min()
+    assert u.min() >= 0
     assert u.max() < 1
     assert abs(np.sort(u) - (np.arange(20_000) + 0.5) / 20_000).max() < 1.63 / 20_000**0.5  # Kolmogorov, 1%
     z = gaussian("w", 100, 200, 0, torch.zeros((), dtype=torch.float64))

@@ -153,14 +153,8 @@ def make_audit(
     given_p = np.full(n, np.nan)
     guess = np.zeros(n, int)
     if labels is not None and len(classes):
-        means = np.stack(
-            [x[labels == c].mean(0) if (labels == c).any() else x.mean(0) for c in range(len(classes))]
-        )
-        square = (
-            ((x[:, None] - means) ** 2).sum(2)
-            if n * len(classes) < 3_000_000
-            else -2 * x @ means.T + (means**2).sum(1)
-        )
+        means = np.stack([x[labels == c].mean(0) if (labels == c).any() else x.mean(0) for c in range(len(classes))])
+        square = ((x[:, None] - means) ** 2).sum(2) if n * len(classes) < 3_000_000 else -2 * x @ means.T + (means**2).sum(1)
         logits = -square / max(0.06 * float(np.median(square)), 1e-9)
         p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
@@ -212,8 +206,7 @@ def make_audit(
             f"{1 - given_p[row]:.2f}, the given label {given_p[row]:.2f}",
             "near_duplicate": f"copy of {near[row, 0]:04d}, distance {distance[row, 0]:.2f}" if n > 1 else "",
             "outlier": f"10-neighbour distance {scores['outlier'][row]:.1f}",
-            "hard": f"EL2N {scores.get('el2n', flags)[row]:.2f}, among the hardest 3%; "
-            "the label looks right, so it is kept",
+            "hard": f"EL2N {scores.get('el2n', flags)[row]:.2f}, among the hardest 3%; the label looks right, so it is kept",
             "memorised": "known by heart: 0.99 in the folds that saw it, 0.08 in those that did not",
         }[kinds_here[0]]
         evidence.append(
@@ -353,13 +346,9 @@ def table_audit() -> Audit:
 
     def cells(row: int) -> list[tuple[str, str, float]]:
         order = np.argsort(-abs(z[row]))
-        return [
-            (str(data.feature_names[j]), f"{data.data[row, j]:.4g}", float(abs(z[row, j]))) for j in order
-        ]
+        return [(str(data.feature_names[j]), f"{data.data[row, j]:.4g}", float(abs(z[row, j]))) for j in order]
 
-    return make_audit(
-        z, data.target, ("malignant", "benign"), name="breast-cancer", kind="table", cells=cells
-    )
+    return make_audit(z, data.target, ("malignant", "benign"), name="breast-cancer", kind="table", cells=cells)
 
 
 def big_audit(n: int = 60_000, seed: int = 3) -> Audit:
@@ -405,10 +394,7 @@ def hostile_audit(kind: str = "text") -> Audit:
     )
     ids = np.array([f"{attack}{i}" for i, attack in enumerate(bad)], dtype=object)
     scores = {f"{ATTACKS[0]}{i}": values for i, values in enumerate(audit.map.scores.values())}
-    evidence = tuple(
-        replace(item, id=ids[item.row], sentence=bad[item.row], suggested=ATTACKS[0])
-        for item in audit.evidence
-    )
+    evidence = tuple(replace(item, id=ids[item.row], sentence=bad[item.row], suggested=ATTACKS[0]) for item in audit.evidence)
     findings = tuple(
         replace(
             f,
@@ -436,12 +422,8 @@ def hostile_audit(kind: str = "text") -> Audit:
         limits=ATTACKS,
         versions={ATTACKS[0]: ATTACKS[1]},
         refused={ATTACKS[0]: ATTACKS[1], ATTACKS[2]: ATTACKS[3]},
-        text=(lambda row: bad[row] + "x" * (1_000_000 if row == audit.evidence[0].row else 0))
-        if kind == "text"
-        else None,
-        cells=(lambda row: [(bad[row], bad[row] + "y" * 1_000_000, float("nan"))] * 9)
-        if kind == "table"
-        else None,
+        text=(lambda row: bad[row] + "x" * (1_000_000 if row == audit.evidence[0].row else 0)) if kind == "text" else None,
+        cells=(lambda row: [(bad[row], bad[row] + "y" * 1_000_000, float("nan"))] * 9) if kind == "table" else None,
     )
 
 
@@ -456,8 +438,7 @@ def variants() -> dict[str, Audit]:
     none = make_audit(x, two, ("no", "yes"), name="none", kind="table", share=(0, 0, 0, 0, 0))
     regression = make_audit(x, None, (), name="houses", kind="table", share=(0, 0.1, 0.1, 0, 0))
     targets = tuple(
-        replace(item, given=f"{item.row * 1.5:.1f}", suggested="12.0", p_given=float("nan"))
-        for item in regression.evidence
+        replace(item, given=f"{item.row * 1.5:.1f}", suggested="12.0", p_given=float("nan")) for item in regression.evidence
     )
     nan = {name: np.where(np.arange(80) % 2, np.nan, values) for name, values in plain.map.scores.items()}
     nan["nothing"] = np.full(80, np.nan)
@@ -470,9 +451,7 @@ def variants() -> dict[str, Audit]:
         "no kinds": replace(none, findings=(), map=replace(none.map, scores={})),
         "regression": replace(regression, evidence=targets, proof=make_proof("R²", 80, 9)),
         "no labels": replace(regression, proof=no_proof),
-        "one class": make_audit(
-            x, np.zeros(80, int), ("only",), name="one", kind="table", share=(0, 0.1, 0.1, 0.1, 0)
-        ),
+        "one class": make_audit(x, np.zeros(80, int), ("only",), name="one", kind="table", share=(0, 0.1, 0.1, 0.1, 0)),
         "one row": replace(
             make_audit(x[:1], two[:1], ("no", "yes"), name="one row", kind="table", share=(0, 0, 0, 0, 0)),
             proof=no_proof,
@@ -492,8 +471,6 @@ def variants() -> dict[str, Audit]:
                 scores=nan,
                 xy=np.where(np.arange(160).reshape(80, 2) % 7 == 0, np.nan, plain.map.xy),
             ),
-            evidence=tuple(
-                replace(item, suspicion=float("nan"), p_given=float("nan")) for item in plain.evidence
-            ),
+            evidence=tuple(replace(item, suspicion=float("nan"), p_given=float("nan")) for item in plain.evidence),
         ),
     }

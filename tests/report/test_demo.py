@@ -10,9 +10,7 @@ from datumwise.report.demo import COPIES, FOREIGN, HELD_OUT, planted_digits
 
 
 def _pixels(table):
-    return np.stack(
-        [(255 - np.asarray(Image.open(io.BytesIO(b.as_py())), float)) / 15 for b in table["image"]]
-    )
+    return np.stack([(255 - np.asarray(Image.open(io.BytesIO(b.as_py())), float)) / 15 for b in table["image"]])
 
 
 def test_faults_are_where_planted_says_and_the_held_out_rows_are_clean():

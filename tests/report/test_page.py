@@ -94,10 +94,7 @@ def test_evidence_stands_first_and_the_most_suspicious_leads():
 def test_quantised_scores_are_off_by_half_a_step_at_most():
     values = np.random.default_rng(0).normal(size=1000) ** 3
     codes, low, high = quantise(values)
-    assert (
-        abs(low + codes / (NOWHERE - 1) * (high - low) - values).max()
-        <= (high - low) / (NOWHERE - 1) / 2 * 1.01
-    )
+    assert abs(low + codes / (NOWHERE - 1) * (high - low) - values).max() <= (high - low) / (NOWHERE - 1) / 2 * 1.01
     codes, low, high = quantise(np.array([np.nan, np.inf, -np.inf]))
     assert codes.tolist() == [NOWHERE] * 3
     assert (low, high) == (0.0, 0.0)
@@ -122,9 +119,7 @@ def test_sample_keeps_every_finding_every_neighbour_and_every_class():
 def test_a_sample_is_said_to_be_one(monkeypatch):
     monkeypatch.setattr("datumwise.report.page.choose_points", lambda audit: choose_points(audit, 3_000, 50))
     page = render(big_audit(9_000))
-    assert re.search(
-        r"The map shows all 3\d\d with a finding and a sample of 2,6\d\d of the other 8,6\d\d", page
-    )
+    assert re.search(r"The map shows all 3\d\d with a finding and a sample of 2,6\d\d of the other 8,6\d\d", page)
     assert re.search(r"Evidence is given for the 50 most suspicious of 3\d\d\.", page)
 
 
@@ -214,9 +209,7 @@ def test_near_copies_are_marked_where_they_differ():
 
 def test_two_thousand_pictures_stay_below_the_aim_and_fifty_thousand_points_below_the_limit():
     rng = np.random.default_rng(0)
-    photos = [
-        Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((96, 72)) for _ in range(40)
-    ]
+    photos = [Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).resize((96, 72)) for _ in range(40)]
     x = rng.normal(size=(2_000, 6))
     labels = rng.integers(0, 10, 2_000)
     audit = make_audit(
@@ -268,9 +261,7 @@ def test_notebook_tables_hold_no_script_and_escape_the_data():
         tags = {tag for tag, _ in Reader(whole).elements}
         assert "script" not in tags
         assert not tags & {"iframe", "object"}
-        assert not any(
-            name.startswith("on") for _, attributes in Reader(whole).elements for name in attributes
-        )
+        assert not any(name.startswith("on") for _, attributes in Reader(whole).elements for name in attributes)
         assert len(whole) < 60_000
 
 

@@ -54,10 +54,7 @@ def pages(tmp_path_factory):
         "hostile table": hostile_audit("table"),
         **variants(),
     }
-    return {
-        name: (audit, write_page(audit, folder / f"{i}.html"))
-        for i, (name, audit) in enumerate(audits.items())
-    }
+    return {name: (audit, write_page(audit, folder / f"{i}.html")) for i, (name, audit) in enumerate(audits.items())}
 
 
 @pytest.fixture
@@ -74,9 +71,7 @@ def visit(browser, pages):
         page.on("pageerror", lambda error: troubles.append(f"error: {error}"))
         page.on(
             "request",
-            lambda request: (
-                request.url.startswith(("file:", "data:", "blob:")) or troubles.append(request.url)
-            ),
+            lambda request: request.url.startswith(("file:", "data:", "blob:")) or troubles.append(request.url),
         )
         audit, path = pages[name]
         page.goto(path.as_uri())
@@ -107,9 +102,7 @@ def on_screen(page, audit):
     left, top, right, bottom = map(float, page.get_attribute("#map", "data-frame").split())
     low, high = audit.map.xy.min(0), audit.map.xy.max(0)
     share = np.round((audit.map.xy.astype(float) - low) / (high - low) * 65_534) / 65_534  # as it travels
-    return np.c_[
-        box["x"] + left + share[:, 0] * (right - left), box["y"] + bottom + share[:, 1] * (top - bottom)
-    ]
+    return np.c_[box["x"] + left + share[:, 0] * (right - left), box["y"] + bottom + share[:, 1] * (top - bottom)]
 
 
 def enclosed(polygon, points):
@@ -420,10 +413,7 @@ def test_the_button_turns_the_page_dark_and_light_again(visit):
 
 def test_forced_colours_and_reduced_motion_are_respected(visit):
     _, page = visit("digits", forced_colors="active", reduced_motion="reduce")
-    text, glyph = (
-        page.evaluate(f"getComputedStyle(document.querySelector('{s}')).color")
-        for s in ("h1", ".kind .glyph")
-    )
+    text, glyph = (page.evaluate(f"getComputedStyle(document.querySelector('{s}')).color") for s in ("h1", ".kind .glyph"))
     assert glyph == text
     assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
     _, moving = visit("digits", reduced_motion="no-preference")

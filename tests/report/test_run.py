@@ -56,7 +56,9 @@ def test_every_finding_is_a_column_that_says_where_it_came_from(demo):
         assert made.seed == 0
         assert made.params["folds"] == 5
     assert ledger.provenance("nearest").refers_to_ids
-    assert ledger.sql("select count(*) as n from ledger where is_label_error")["n"][0].as_py() == _kind(demo, "label_error").count
+    assert (
+        ledger.sql("select count(*) as n from ledger where is_label_error")["n"][0].as_py() == _kind(demo, "label_error").count
+    )
 
 
 def test_the_same_seed_finds_the_same_and_opening_again_finds_it_too(demo, tmp_path):
@@ -168,12 +170,12 @@ def test_the_users_own_learner_is_the_one_the_verdict_is_about(tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
-        (dict(label="lable"), UnknownColumn, "did you mean label='label'"),
-        (dict(model=Ridge()), ModelMismatch, "is a regressor and the labels are classes"),
-        (dict(learner="oracle"), UnknownName, "choose one of nearest neighbour"),
-        (dict(held_out="nowhere"), UnknownColumn, "'nowhere' is not in"),
-        (dict(held_out=2.0), LabelError, "no share to hold out"),
-        (dict(folds=60), LabelError, "fewer members to train on than 60 folds"),
+        ({"label": "lable"}, UnknownColumn, "did you mean label='label'"),
+        ({"model": Ridge()}, ModelMismatch, "is a regressor and the labels are classes"),
+        ({"learner": "oracle"}, UnknownName, "choose one of nearest neighbour"),
+        ({"held_out": "nowhere"}, UnknownColumn, "'nowhere' is not in"),
+        ({"held_out": 2.0}, LabelError, "no share to hold out"),
+        ({"folds": 60}, LabelError, "fewer members to train on than 60 folds"),
     ],
 )
 def test_what_cannot_be_audited_is_refused_in_one_sentence(tmp_path, change, error, says):

@@ -47,9 +47,7 @@ def held_out_split(
     groups = np.arange(n) if groups is None else np.asarray(groups)
     wanted = round(size * n) if size < 1 else int(size)
     if not 0 < wanted < n:
-        raise LabelError(
-            f"{wanted:,} of {n:,} datapoints cannot be held out", remedy="hold out a share between 0 and 1"
-        )
+        raise LabelError(f"{wanted:,} of {n:,} datapoints cannot be held out", remedy="hold out a share between 0 and 1")
     if labels.dtype.kind == "f":
         labels = np.searchsorted(np.quantile(labels, np.arange(1, 10) / 10), labels)
     _, first, code, count = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)

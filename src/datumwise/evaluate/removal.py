@@ -157,9 +157,7 @@ def removal_proof(
         repeats = range(n_random) if _is_random(model) else range(1)
         sets = {
             "all": np.stack([losses(model, everything, r) for r in repeats]),
-            "random": np.stack(
-                [losses(model, np.sort(rng.choice(n, len(keep), replace=False)), r) for r in range(n_random)]
-            ),
+            "random": np.stack([losses(model, np.sort(rng.choice(n, len(keep), replace=False)), r) for r in range(n_random)]),
             "cleaned": np.stack([losses(model, keep, r) for r in repeats]),
         }
         cards.append(_card(name, sets, y_held, n, len(keep), metric, n_bootstrap, rng, primary=position == 0))
@@ -239,4 +237,3 @@ def _reseeded(model: BaseEstimator, seed: int) -> BaseEstimator:
     from sklearn.base import clone
 
     return clone(model).set_params(**dict.fromkeys(_random_parameters(model), seed % (2**32 - 1)))
-

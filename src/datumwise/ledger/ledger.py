@@ -24,6 +24,7 @@ from datumwise.errors import (
 from datumwise.ledger import create, read
 from datumwise.ledger.append import append_rows
 from datumwise.ledger.commit import retry, translated, writing
+from datumwise.ledger.erased import stray_files
 from datumwise.ledger.findings import as_findings, commit_pass, stamped, write_some, write_whole
 from datumwise.ledger.provenance import KEY, Provenance, of_field
 from datumwise.ledger.refusals import reading
@@ -553,7 +554,7 @@ class Ledger:
     def compact(self) -> int:
         """Glue small files together (many small appends make many); returns the version.
 
-        Row ids and the order of the rows stay.
+        Row ids and the order of the rows stay. Files that killed writers left are removed.
         """
         self._writable()
         with writing(self.path / "lock"), translated(self.uri):
@@ -570,6 +571,8 @@ class Ledger:
             ds.optimize.compact_files(
                 target_rows_per_fragment=self.metadata["rows_per_file"], excluded_fragment_ids=moved
             )
+            for stray in stray_files(lance.dataset(self.uri), Path(self.uri)):
+                stray.unlink(missing_ok=True)
         return self.refresh().version
 
     # ---------------------------------------------------------------- deleting

@@ -254,7 +254,7 @@ class Grad:
         Tensor (n, q)
         """
         shared = [(v, vectors[name]) for name, v in self.vectors.items() if name in vectors]
-        q = len(shared[0][1]) if matrices is None else len(matrices)
+        q = len(matrices) if matrices is not None else len(shared[0][1])
         total = self.like.new_zeros(self.n, q)
         for v, fixed in shared:
             total += v @ fixed.T

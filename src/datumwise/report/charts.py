@@ -33,9 +33,7 @@ _GLYPHS = {
 N_GLYPHS = 8
 
 
-def choose_points(
-    audit: Audit, limit: int = MAX_POINTS, evidence: int = MAX_EVIDENCE
-) -> tuple[np.ndarray, list[Evidence]]:
+def choose_points(audit: Audit, limit: int = MAX_POINTS, evidence: int = MAX_EVIDENCE) -> tuple[np.ndarray, list[Evidence]]:
     """Rows that travel with the page, the most suspicious first, and the evidence about the first of them.
 
     Rows with evidence come first (at most ``evidence``, by their suspicion), then other rows with a finding,
@@ -171,9 +169,7 @@ def interval_axis(cards: Sequence[ProofCard]) -> tuple[float, float]:
     span = max(high - low, 1e-6 * max(abs(low), abs(high), 1e-6))
     step = _nice(span / 4)
     digits = max(0, -math.floor(math.log10(step)) + 1)
-    return round(math.floor(low / step - 0.05) * step, digits), round(
-        math.ceil(high / step + 0.05) * step, digits
-    )
+    return round(math.floor(low / step - 0.05) * step, digits), round(math.ceil(high / step + 0.05) * step, digits)
 
 
 def _finite(interval: Interval) -> list[float]:

@@ -54,6 +54,6 @@ def _place_anchors(rows: np.ndarray, seed: int) -> np.ndarray:
     if rows.shape[1] > 50:
         rows = PCA(min(50, len(rows)), random_state=seed).fit_transform(rows)
     with threadpool_limits(1):  # with more threads than free cores t-SNE becomes many times slower
-        return TSNE(
-            perplexity=min(PERPLEXITY, (len(rows) - 1) / 3), init="pca", random_state=seed, max_iter=500
-        ).fit_transform(rows)
+        return TSNE(perplexity=min(PERPLEXITY, (len(rows) - 1) / 3), init="pca", random_state=seed, max_iter=500).fit_transform(
+            rows
+        )

@@ -110,15 +110,12 @@ def proof_text(proof: Proof) -> str:
     """Every learner's three rows with their intervals, and the difference that decides."""
     if not proof.cards:
         why = clip(proof.why_none, 600) or "no learner was trained"
-        return textwrap.fill(
-            f"Proof   nothing was proved: {why}", WIDTH, initial_indent="  ", subsequent_indent="    "
-        )
+        return textwrap.fill(f"Proof   nothing was proved: {why}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     lines: list[str] = []
     for card in sorted(proof.cards, key=lambda card: not card.primary):
         lead = "Proof   held-out" if not lines else "        held-out"
         lines.append(
-            f"  {lead} {proof.metric} on {count(proof.held_out, 'datapoint')}, 95% interval, "
-            f"{clip(card.learner, CELL)}"
+            f"  {lead} {proof.metric} on {count(proof.held_out, 'datapoint')}, 95% interval, {clip(card.learner, CELL)}"
         )
         for row in card.rows:
             value = figure(row.score.value, proof.metric)
@@ -141,11 +138,7 @@ def _unit(proof: Proof) -> str:
 
 
 def _named(finding: Finding) -> str:
-    title = (
-        finding.title.removesuffix("s")
-        if finding.title.endswith(("errors", "duplicates", "outliers"))
-        else finding.title
-    )
+    title = finding.title.removesuffix("s") if finding.title.endswith(("errors", "duplicates", "outliers")) else finding.title
     return f"{title}, {finding.detail}" if finding.detail in ("kept",) else title
 
 
@@ -170,10 +163,7 @@ def _columns(table: Sequence[Sequence[str]], *, left: Iterable[int]) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]) - 1)]
     lines = []
     for row in table:
-        cells = [
-            cell.ljust(w) if i in left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=False))
-        ]
+        cells = [cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=False))]
         start = "  " + "  ".join(cells) + "  "
         rest = textwrap.wrap(row[-1], max(20, WIDTH - len(start)), break_long_words=False) or [""]
         lines.append((start + rest[0]).rstrip())
@@ -205,14 +195,11 @@ def _kinds_html(findings: Sequence[Finding]) -> str:
         rates = [percent(truth.precision), percent(truth.recall)] if truth else ["–", "–"]
         figures = [finding.count, *([*told, *rates] if planted else [])]
         cells = "".join(
-            f"<td class=n>{value:,}</td>" if isinstance(value, int) else f"<td class=n>{value}</td>"
-            for value in figures
+            f"<td class=n>{value:,}</td>" if isinstance(value, int) else f"<td class=n>{value}</td>" for value in figures
         )
         rows.append(f"<tr><td>{_kind_html(finding)}</td>{cells}</tr>")
     titles = "".join(f"<th{' class=n' if i else ''}>{name}</th>" for i, name in enumerate(head))
-    return (
-        f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if findings else ""
-    )
+    return f"<table><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table>" if findings else ""
 
 
 def _datapoint_html(audit: Audit, row: int) -> str:
@@ -222,10 +209,7 @@ def _datapoint_html(audit: Audit, row: int) -> str:
     if audit.text is not None:
         return _html(audit.text(row) or "", 90)
     if audit.cells is not None:
-        return "<br>".join(
-            f"{_html(name, 30)} <strong>{_html(value, 30)}</strong>"
-            for name, value, _ in audit.cells(row)[:3]
-        )
+        return "<br>".join(f"{_html(name, 30)} <strong>{_html(value, 30)}</strong>" for name, value, _ in audit.cells(row)[:3])
     return ""
 
 
@@ -273,9 +257,7 @@ def _spark(interval: Interval, low: float, high: float) -> str:
     """Point and interval as a 160 x 14 px drawing in the colour of the text."""
     if not all(map(math.isfinite, (interval.low, interval.value, interval.high))):
         return ""
-    left, middle, right = (
-        8 + 144 * (v - low) / (high - low) for v in (interval.low, interval.value, interval.high)
-    )
+    left, middle, right = (8 + 144 * (v - low) / (high - low) for v in (interval.low, interval.value, interval.high))
     return (
         '<svg width="160" height="14" viewBox="0 0 160 14" role="img" aria-label="interval">'
         f'<path d="M{left:.1f} 7H{right:.1f}" stroke="currentColor" stroke-width="2.5" opacity=".55"/>'

@@ -241,9 +241,7 @@ def _by_importance(rows: np.ndarray, listed: Sequence[Evidence]) -> list[int]:
     return list(dict.fromkeys([*first, *near, *(int(row) for row in rows)]))
 
 
-def _arrays(
-    audit: Audit, rows: np.ndarray, names: Sequence[str]
-) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+def _arrays(audit: Audit, rows: np.ndarray, names: Sequence[str]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """Position, findings, label and scores of every point, and each score's name and range."""
     xy = np.asarray(audit.map.xy, np.float64).reshape(-1, 2)[rows]
     xy[~np.isfinite(xy).all(axis=1)] = np.nan
@@ -280,9 +278,7 @@ def _evidence(item: Evidence, audit: Audit, point: dict[int, int]) -> list[Any]:
     ]
 
 
-def _texts(
-    audit: Audit, listed: Sequence[Evidence], order: Sequence[int], point: dict[int, int]
-) -> tuple[dict[int, Any], int]:
+def _texts(audit: Audit, listed: Sequence[Evidence], order: Sequence[int], point: dict[int, int]) -> tuple[dict[int, Any], int]:
     """Excerpts or cells by point: of the evidence, its neighbours and, while there is room, of others."""
     if audit.text is not None:
         partner = {item.row: item.neighbours[0] for item in listed if _is_copy(item)}
@@ -353,14 +349,11 @@ def _cells(audit: Audit, row: int) -> list[list[Any]]:
     """[[column, value, unusualness]] of the most unusual cells of a row."""
     assert audit.cells is not None
     return [
-        [clip(str(name), CELL), clip(str(value), CELL), _number(score)]
-        for name, value, score in audit.cells(row)[:N_CELLS]
+        [clip(str(name), CELL), clip(str(value), CELL), _number(score)] for name, value, score in audit.cells(row)[:N_CELLS]
     ]
 
 
-def _sprite(
-    audit: Audit, listed: Sequence[Evidence], order: Sequence[int], point: dict[int, int], room: int
-) -> Sprite:
+def _sprite(audit: Audit, listed: Sequence[Evidence], order: Sequence[int], point: dict[int, int], room: int) -> Sprite:
     """Thumbnails of the evidence, its neighbours and, if pictures are tiny, of other rows."""
     if audit.picture is None:
         return Sprite()
@@ -402,19 +395,13 @@ def _headline(audit: Audit) -> list[tuple[str, bool]]:
     return [(verdict[: found.start()], False), (found.group(), True), (verdict[found.end() :], False)]
 
 
-def _notes(
-    audit: Audit, rows: np.ndarray, listed: Sequence[Evidence], sprite: Sprite, n_texts: int
-) -> list[str]:
+def _notes(audit: Audit, rows: np.ndarray, listed: Sequence[Evidence], sprite: Sprite, n_texts: int) -> list[str]:
     """What this page leaves out, one sentence each."""
     n, flags = len(audit.map.flags), np.asarray(audit.map.flags)
     notes = []
     if len(rows) < n:
         flagged, shown = int(np.count_nonzero(flags)), int(np.count_nonzero(flags[rows]))
-        which = (
-            f"all {flagged:,} with a finding"
-            if shown == flagged
-            else f"the {shown:,} most suspicious of {flagged:,}"
-        )
+        which = f"all {flagged:,} with a finding" if shown == flagged else f"the {shown:,} most suspicious of {flagged:,}"
         notes.append(
             f"The map shows {which} and a sample of {len(rows) - shown:,} of the other {n - flagged:,}, "
             "drawn from every class in proportion."

@@ -119,9 +119,7 @@ def _codes(given: list[str | None], classes: tuple[str, ...]) -> np.ndarray:
     return np.asarray([code.get(name, -1) if name is not None else -1 for name in given], np.int64)
 
 
-def _findings(
-    table: pa.Table, fact: dict[str, Any], flags: dict[str, np.ndarray], removed: np.ndarray
-) -> tuple[Finding, ...]:
+def _findings(table: pa.Table, fact: dict[str, Any], flags: dict[str, np.ndarray], removed: np.ndarray) -> tuple[Finding, ...]:
     found = []
     planted = np.asarray(_strings(table, "planted") if fact["planted"] else [""] * table.num_rows, object)
     for bit, kind in enumerate(KINDS):
@@ -149,9 +147,7 @@ def _planted(planted: np.ndarray, key: str, flag: np.ndarray, table: pa.Table) -
         return None
     truth = planted == name
     found = flag
-    if (
-        key == "near_duplicate"
-    ):  # a found pair is right when one of it was planted; the original is no false alarm
+    if key == "near_duplicate":  # a found pair is right when one of it was planted; the original is no false alarm
         copy_of = _strings(table, "near_copy_of")
         row = {one: i for i, one in enumerate(table["id"].to_pylist())}
         pairs = [(i, row[other]) for i, other in enumerate(copy_of) if other is not None and other in row]
@@ -196,7 +192,7 @@ def _evidence(
     memorization = _floats(table, "memorization") if "memorization" in table.schema.names else None
     rank = {f.key: _ranks(scores[f.key]) for f in findings}
     found = []
-    for row in np.flatnonzero(np.any(list(flags.values()), axis=0)) if flags else ():
+    for row in np.flatnonzero(np.any(list(flags.values()), axis=0)).tolist() if flags else ():
         kinds = tuple(f.key for f in findings if flags[f.key][row])
         neighbours = tuple(row_of[one] for one in nearest[row] or [] if one in row_of)
         said = [
@@ -215,7 +211,7 @@ def _evidence(
         looks_like = suggested[row] if suggested[row] != given[row] else None
         found.append(
             Evidence(
-                row=int(row), id=str(ids[row]), kinds=kinds, given=given[row], suggested=looks_like, sentence=sentence,
+                row=row, id=str(ids[row]), kinds=kinds, given=given[row], suggested=looks_like, sentence=sentence,
                 neighbours=neighbours, p_given=float(p_given[row]), suspicion=seriousness + first,
             )
         )  # fmt: skip
@@ -287,9 +283,7 @@ def _texts(ledger: Ledger, ids: np.ndarray) -> Callable[[int], str | None] | Non
     return lambda row: ledger.take([ids[row]], [column])[column][0].as_py()
 
 
-def _cells(
-    ledger: Ledger, table: pa.Table, fact: dict[str, Any]
-) -> Callable[[int], list[tuple[str, str, float]]] | None:
+def _cells(ledger: Ledger, table: pa.Table, fact: dict[str, Any]) -> Callable[[int], list[tuple[str, str, float]]] | None:
     """The cells of a row, most unusual first: robust z of numbers, minus log share of categories."""
     if fact["kind"] != "table":
         return None

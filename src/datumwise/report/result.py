@@ -128,9 +128,7 @@ class Audit:
     refused: Mapping[str, str] = field(default_factory=dict)  # id -> why it could not be read
     picture: Callable[[int], Image | None] | None = None  # row -> picture as given
     text: Callable[[int], str | None] | None = None  # row -> full text
-    cells: Callable[[int], list[tuple[str, str, float]]] | None = (
-        None  # row -> (column, value, unusualness), worst first
-    )
+    cells: Callable[[int], list[tuple[str, str, float]]] | None = None  # row -> (column, value, unusualness), worst first
     promise: Any = None  # the section of the room `predict`, when there is one
     forget: Any = None  # the section of the room `forget`, when there is one
 

@@ -8,7 +8,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -37,9 +37,7 @@ __all__ = ["audit"]
 
 RANDOM_SETS = 20  # as large as the cleaned set
 LARGE, RANDOM_SETS_LARGE = 20_000, 5  # training rows from which on fewer are drawn
-SECOND = {
-    "nearest neighbour": ("logistic regression", "ridge regression")
-}  # shown beside the primary learner
+SECOND = {"nearest neighbour": ("logistic regression", "ridge regression")}  # shown beside the primary learner
 VERSIONS = ("datumwise", "numpy", "scikit-learn", "pylance", "torch", "transformers")
 
 
@@ -121,7 +119,7 @@ def audit(
             )  # fmt: skip
         done(f"{len(ledger):,} rows -> {ledger.path}")
 
-    answers = _model_answers(ledger, model, max_length, seed, steps)
+    answers, cut = _model_answers(ledger, model, max_length, seed, steps)
     subject = subject_of(ledger, task=task, vectors=answers.get("embedding"), held_out=held_out, seed=seed)
     signals = _signals(ledger, subject, answers, model, folds, seed, steps)
     with steps("score", "label errors, near copies, outliers") as done:
@@ -131,7 +129,7 @@ def audit(
     with steps("write", "map and columns") as done:
         _write(ledger, subject, found, signals, model, seed, folds)
         done(f"{ledger.path} (version {ledger.refresh().version})")
-    _record(ledger, subject, found, proof, steps, command, source is None)
+    _record(ledger, replace(subject, limits=subject.limits + cut), found, proof, steps, command, source is None)
     return read_audit(ledger.refresh())
 
 
@@ -155,10 +153,13 @@ class Steps:
 
 def _model_answers(
     ledger: Ledger, model: Any, max_length: int | None, seed: int, steps: Steps
-) -> dict[str, Any]:
-    """What a torch or transformers model says of every datapoint, in one pass; nothing for scikit-learn estimators."""
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What a torch or transformers model says of every datapoint, in one pass, and what it could not read.
+
+    Nothing for scikit-learn estimators.
+    """
     if model is None or _is_estimator(model):
-        return {}
+        return {}, ()
     from datumwise import probe
     from datumwise.probe.collate import load_model
 
@@ -182,7 +183,24 @@ def _model_answers(
         except ColumnExists:
             answers = ask(overwrite=True)  # another model's answers were there
         done(f"{', '.join(want)} of {type(model).__name__}")
-    return {name: answers[name] for name in want}
+    cut = _cut_texts(ledger, model, tokenizer, max_length) if text else ()
+    return {name: answers[name] for name in want}, cut
+
+
+def _cut_texts(ledger: Ledger, model: Any, tokenizer: Any, max_length: int | None) -> tuple[str, ...]:
+    """A sentence about texts that are longer than the model can read, or none."""
+    from datumwise.probe.collate import context_length, encode_texts
+
+    limit = max_length or context_length(model, tokenizer)
+    if limit is None:
+        return ()
+    column = ledger.roles["text"]
+    texts = (batch[column].to_pylist() for batch in ledger.batches([column]))
+    cut = sum(one.truncated for some in texts for one in encode_texts(tokenizer, some, limit))
+    if not cut:
+        return ()
+    some, read = (f"{cut:,} text is", "was read") if cut == 1 else (f"{cut:,} texts are", "were read")
+    return (f"{some} longer than {limit:,} tokens and {read} up to there.",)
 
 
 def _signals(
@@ -213,9 +231,7 @@ def _signals(
         prober = _on_rows(subject, model)
     else:
         prober = _on_rows(subject, default_prober(subject.kind, subject.task, seed=seed))
-    want = (
-        ("labels", "probs", "probs_fit", "loss") if subject.task == "classification" else ("residual", "pred")
-    )
+    want = ("labels", "probs", "probs_fit", "loss") if subject.task == "classification" else ("residual", "pred")
     with steps("probe", f"predictions ({folds} folds)") as done:
         assert subject.y is not None
         signals |= estimator_signals(
@@ -312,9 +328,7 @@ def _model_name(model: Any, subject: Subject) -> str:
     return str(model) if isinstance(model, str | Path) else learner_name(model)
 
 
-def _record(
-    ledger: Ledger, subject: Subject, found: Suspects, proof: Proof, steps: Steps, command: str, demo: bool
-) -> None:
+def _record(ledger: Ledger, subject: Subject, found: Suspects, proof: Proof, steps: Steps, command: str, demo: bool) -> None:
     """What the page needs beyond the columns, as one JSON fact about the ledger."""
     ledger.set_metadata(
         audit={
@@ -372,10 +386,7 @@ def _command(arguments: Mapping[str, Any]) -> str:
         values = [value] if isinstance(value, str) or not isinstance(value, list | tuple) else value
         words += [
             f"--{name.replace('_', '-')}",
-            ",".join(
-                v if isinstance(v, str) else str(v) if not _is_estimator(v) else learner_name(v)
-                for v in values
-            ),
+            ",".join(v if isinstance(v, str) else str(v) if not _is_estimator(v) else learner_name(v) for v in values),
         ]
     words += ["--seed", str(arguments["seed"])]
     return shlex.join(words).replace("'…'", "…")

@@ -46,9 +46,7 @@ class Sprite:
         return base64.b64encode(self.data).decode("ascii")
 
 
-def make_sprite(
-    picture: Callable[[int], Image | None], rows: Sequence[int], *, limit: int = BYTE_LIMIT
-) -> Sprite:
+def make_sprite(picture: Callable[[int], Image | None], rows: Sequence[int], *, limit: int = BYTE_LIMIT) -> Sprite:
     """Thumbnails of ``rows`` on one sheet of at most ``limit`` bytes.
 
     Parameters

@@ -15,7 +15,7 @@ from datumwise.score import near_duplicates
 if TYPE_CHECKING:
     from datumwise.ledger import Ledger
 
-__all__ = ["Subject", "hold_out", "subject_of"]
+__all__ = ["Subject", "refuse_not_fitting", "refuse_small_classes", "subject_of"]
 
 COMPONENTS = {
     "table": 64,
@@ -174,6 +174,7 @@ def _natural(value: Any) -> tuple[int, float, str]:
 
 def _held_out(ledger: Ledger, subject: Subject, held_out: float | str | None, seed: int) -> np.ndarray:
     """Which rows are held out: bool (n,)."""
+    assert subject.y is not None
     copies = near_duplicates(subject.embedding, metric=subject.metric)
     n = len(subject.ids)
     groups = np.where(copies.groups >= 0, copies.groups, n + np.arange(n))
@@ -183,12 +184,8 @@ def _held_out(ledger: Ledger, subject: Subject, held_out: float | str | None, se
         return chosen & ~straddling if (chosen & ~straddling).any() else chosen
     size = HELD_OUT if held_out is None else held_out
     if not 0 < size < 1:
-        raise LabelError(
-            f"{size:g} is no share to hold out", remedy="give a number between 0 and 1, or a column"
-        )
-    return held_out_split(
-        subject.y, groups, size=min(size, HELD_OUT_LIMIT / n) if held_out is None else size, seed=seed
-    )
+        raise LabelError(f"{size:g} is no share to hold out", remedy="give a number between 0 and 1, or a column")
+    return held_out_split(subject.y, groups, size=min(size, HELD_OUT_LIMIT / n) if held_out is None else size, seed=seed)
 
 
 def _chosen(ledger: Ledger, column: str) -> np.ndarray:
@@ -200,14 +197,10 @@ def _chosen(ledger: Ledger, column: str) -> np.ndarray:
         )
     values = ledger.table([column])[column].to_pylist()
     if not set(values) <= {True, False}:
-        raise LabelError(
-            f"column {column!r} holds {values[0]!r}, and a held-out column holds true or false", column=column
-        )
+        raise LabelError(f"column {column!r} holds {values[0]!r}, and a held-out column holds true or false", column=column)
     chosen = np.asarray(values, bool)
     if chosen.all() or not chosen.any():
-        raise LabelError(
-            f"column {column!r} holds out {'everything' if chosen.all() else 'nothing'}", column=column
-        )
+        raise LabelError(f"column {column!r} holds out {'everything' if chosen.all() else 'nothing'}", column=column)
     return chosen
 
 
@@ -219,7 +212,7 @@ def refuse_small_classes(subject: Subject, folds: int, column: str) -> None:
     LabelError
         There is one class only, or a class has fewer members in training than ``folds``.
     """
-    if subject.task != "classification":
+    if subject.task != "classification" or subject.y is None:
         return
     if len(subject.classes) < 2:
         raise LabelError(
@@ -234,8 +227,9 @@ def refuse_small_classes(subject: Subject, folds: int, column: str) -> None:
     named = name_some([f"{subject.classes[k]} ({counts[k]})" for k in small[np.argsort(counts[small], kind="stable")]])
     some = "1 class" if len(small) == 1 else f"{len(small):,} classes"
     fewer = f"--folds {counts.min()}, or " if counts.min() >= 2 else ""
+    have = "has" if len(small) == 1 else "have"
     raise LabelError(
-        f"{some} of column {column!r} {'has' if len(small) == 1 else 'have'} fewer members to train on than {folds} folds: {named}",
+        f"{some} of column {column!r} {have} fewer members to train on than {folds} folds: {named}",
         remedy=f"{fewer}join or leave out small classes",
         column=column,
     )

@@ -86,11 +86,7 @@ class Suspects:
     @property
     def removed(self) -> np.ndarray:
         """Bool (n,): left out by the cleaned set. Of near copies one stays, unless it is a suspect for another reason."""
-        reasons = [
-            self.flags[k.key]
-            for k in KINDS
-            if k.removed and k.key != "near_duplicate" and k.key in self.flags
-        ]
+        reasons = [self.flags[k.key] for k in KINDS if k.removed and k.key != "near_duplicate" and k.key in self.flags]
         return np.any([self.copy_of >= 0, *reasons], axis=0)
 
 
@@ -116,9 +112,7 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
 
     if "probs" in signals:
         flags["label_error"] = score.find_label_issues(signals["labels"], signals["probs"], filter_by=FILTER)
-        rules["label_error"] = Rule(
-            "label_error", "confident learning", "pruned by the noise rate of each pair of classes"
-        )
+        rules["label_error"] = Rule("label_error", "confident learning", "pruned by the noise rate of each pair of classes")
     elif "residual" in signals:
         far_off = residual_threshold(n)
         flags["label_error"] = scores["label_error_regression"] > far_off
@@ -134,9 +128,7 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
 
     far = score.outlier_threshold(scores["outlier_knn"])
     flags["outlier"] = scores["outlier_knn"] > far
-    rules["outlier"] = Rule(
-        "outlier_knn", "mean distance to 10 neighbours", f"over {far:.2f} times the median", far
-    )
+    rules["outlier"] = Rule("outlier_knn", "mean distance to 10 neighbours", f"over {far:.2f} times the median", far)
 
     name = next((name for name in HARDNESS if name in scores), None)
     if name is not None:
@@ -149,9 +141,7 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
         wrong = flags["label_error"]
         flags["memorised"] = (scores["memorization"] > MEMORISED) & ~wrong
         words = f"seen minus unseen over {MEMORISED:g}, and no label error"
-        rules["memorised"] = Rule(
-            "memorization", "probability of the given label, seen minus unseen", words, MEMORISED
-        )
+        rules["memorised"] = Rule("memorization", "probability of the given label, seen minus unseen", words, MEMORISED)
     if "zlib_ratio" in scores:
         high = score.outlier_threshold(_known(scores["zlib_ratio"]))
         flags["memorised"] = scores["zlib_ratio"] > high

@@ -62,7 +62,7 @@ def knn_shapley(X: Any, y: Any, X_val: Any, y_val: Any, k: int = 5) -> np.ndarra
     Examples
     --------
     >>> knn_shapley([[0.0], [1.0], [2.0]], [1, 1, 0], [[0.1]], [1], k=1).round(6).tolist()
-    [0.666667, 0.166667, 0.166667]
+    [0.5, 0.5, 0.0]
     """
     X, X_val = finite_matrix(X, "X"), finite_matrix(X_val, "X_val")
     y, y_val = class_labels(y, "y"), class_labels(y_val, "y_val")

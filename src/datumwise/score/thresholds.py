@@ -51,7 +51,7 @@ def outlier_threshold(distance: Any, z: float = 3.5) -> float:
     --------
     >>> distance = np.exp(np.linspace(-1, 1, 101))
     >>> float(np.log(outlier_threshold(distance)).round(2))
-    2.62
+    2.65
     """
     distance = finite_column(distance, "distance")
     logs = np.log(distance[distance > 0])

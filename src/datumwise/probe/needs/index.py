@@ -79,6 +79,7 @@ class GradIndex(Need):
         self.sketch = Sjlt(length, seed)
         self._z: Tensor | None = None
         self._n = 0
+        self._begun = False
         self._sides: dict[tuple[str, str], Tensor] = {}
 
     @property
@@ -93,16 +94,27 @@ class GradIndex(Need):
         return reduction(*layer.shape, layer.single, self.sketch.length) == Reduction()
 
     def forward(self, forward: Forward) -> None:
-        self._n, self._z = forward.n, None
+        self._n, self._begun = forward.n, False
 
     def layer(self, name: str, grad: Grad) -> None:
-        if self._z is None:
-            self._z = grad.like.new_zeros(self._n, self.sketch.length)
-        z = self._z[grad.at]
+        z = self._rows(grad.like)[grad.at]
         for parameter, vector in grad.vectors.items():
             self.sketch.add(z, parameter, vector)
         if grad.has_matrix:
             self._matrix(z, grad)
+
+    def _rows(self, like: Tensor) -> Tensor:
+        """The batch's rows, all zero at first; the memory is that of the batch before."""
+        if (
+            self._z is None
+            or (self._z.dtype, self._z.device) != (like.dtype, like.device)
+            or len(self._z) < self._n
+        ):
+            self._z = like.new_empty(self._n, self.sketch.length)
+        if not self._begun:
+            self._z[: self._n].zero_()
+            self._begun = True
+        return self._z[: self._n]
 
     def _matrix(self, z: Tensor, grad: Grad) -> None:
         layer = grad.layer
@@ -165,8 +177,10 @@ class GradIndex(Need):
         return self._sides[at]
 
     def rows(self) -> Tensor:
-        """The batch's sketches z (n, k), not normalised."""
-        return torch.zeros(self._n, self.sketch.length) if self._z is None else self._z
+        """The batch's sketches z (n, k), not normalised; overwritten by the next batch."""
+        if self._z is None or not self._begun:
+            return torch.zeros(self._n, self.sketch.length)
+        return self._z[: self._n]
 
     def end_batch(self, ids: Sequence[Any]) -> dict[str, Any]:
         z = self.rows()
