@@ -84,12 +84,8 @@ def example_audit(ledger: Path = Path("digits-demo.ledger"), **changes: object) 
         seeds=20,
     )
 
-    def finding(
-        key: str, bit: int, count: int, removed: int, detail: str, planted: Planted | None
-    ) -> Finding:
-        return Finding(
-            key, key, bit, count, removed, key, 0.5, "rule", "method", "probs", "source", detail, planted
-        )
+    def finding(key: str, bit: int, count: int, removed: int, detail: str, planted: Planted | None) -> Finding:
+        return Finding(key, key, bit, count, removed, key, 0.5, "rule", "method", "probs", "source", detail, planted)
 
     def evidence(row: int, id: str, kind: str, sentence: str) -> Evidence:
         return Evidence(row, id, (kind,), "1", "8", sentence, (0, 1), 0.01, 1.0 - row / 10)
@@ -104,8 +100,7 @@ def example_audit(ledger: Path = Path("digits-demo.ledger"), **changes: object) 
         "seconds": 24.8,
         "cores": 2,
         "command": "datumwise audit",
-        "verdict": "139 of 1,321 datapoints deserve a look. "
-        "Removing 78 lifts held-out accuracy by 4.0 points.",
+        "verdict": "139 of 1,321 datapoints deserve a look. Removing 78 lifts held-out accuracy by 4.0 points.",
         "support": "95% interval +2.5 to +5.8.",
         "proof": Proof("accuracy", 500, 78, (nearest, linear)),
         "findings": (

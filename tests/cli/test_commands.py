@@ -81,9 +81,9 @@ def test_sql_that_may_not_be_is_refused(capsys: pytest.CaptureFixture[str], quer
 
 
 def test_export_writes_the_rows_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(
-        capsys, "export", "iris.ledger", "o.jsonl", "--columns", "id,y", "--where", "y = 'setosa'"
-    ) == ("  50 rows -> o.jsonl\n")
+    assert run(capsys, "export", "iris.ledger", "o.jsonl", "--columns", "id,y", "--where", "y = 'setosa'") == (
+        "  50 rows -> o.jsonl\n"
+    )
     rows = [json.loads(line) for line in Path("o.jsonl").read_text().splitlines()]
     assert rows[0] == {"id": "i000", "y": "setosa"}
     main(["export", "iris.ledger", "o.jsonl"])
@@ -92,9 +92,7 @@ def test_export_writes_the_rows_asked_for(capsys: pytest.CaptureFixture[str]) ->
 
 def test_history_can_be_named_compared_and_brought_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "tag", "iris.ledger", "first") == "  version 1 is called first\n"
-    assert run(capsys, "delete", "iris.ledger", "i001", "i002").startswith(
-        "  2 datapoints deleted (version 2)"
-    )
+    assert run(capsys, "delete", "iris.ledger", "i001", "i002").startswith("  2 datapoints deleted (version 2)")
     assert facts(capsys, "diff", "iris.ledger", "first")["deleted"] == ["i001", "i002"]
     assert "datapoints deleted      2  i001, i002" in run(capsys, "diff", "iris.ledger", "first")
     assert run(capsys, "restore", "iris.ledger", "first") == "  version 3 is version first again\n"
@@ -153,9 +151,7 @@ def test_score_writes_columns_and_says_what_higher_means(capsys: pytest.CaptureF
         (".", "holds no model"),
     ],
 )
-def test_a_model_that_is_not_there_is_refused(
-    capsys: pytest.CaptureFixture[str], model: str, sentence: str
-) -> None:
+def test_a_model_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str], model: str, sentence: str) -> None:
     assert main(["score", "iris.ledger", "--names", "el2n", "--model", model]) == 2
     assert sentence in capsys.readouterr().err
 
@@ -236,19 +232,13 @@ def test_audit_as_a_document(capsys: pytest.CaptureFixture[str], audited: dict) 
     ("check", "code"),
     [("label_error > 2%", 1), ("label_error > 4%", 0), ("outlier >= 7", 1), ("near duplicate < 10", 0)],
 )
-def test_fail_on_decides_the_exit_code(
-    capsys: pytest.CaptureFixture[str], audited: dict, check: str, code: int
-) -> None:
+def test_fail_on_decides_the_exit_code(capsys: pytest.CaptureFixture[str], audited: dict, check: str, code: int) -> None:
     found = facts(capsys, "audit", "iris.ledger", "--fail-on", check, code=code)
     assert found["checks"][0]["failed"] is bool(code)
-    assert f"  check   {found['checks'][0]['said']}\n" in run(
-        capsys, "audit", "iris.ledger", "--fail-on", check, code=code
-    )
+    assert f"  check   {found['checks'][0]['said']}\n" in run(capsys, "audit", "iris.ledger", "--fail-on", check, code=code)
 
 
-def test_a_page_is_written_again_but_no_foreign_file(
-    capsys: pytest.CaptureFixture[str], audited: dict
-) -> None:
+def test_a_page_is_written_again_but_no_foreign_file(capsys: pytest.CaptureFixture[str], audited: dict) -> None:
     run(capsys, "audit", "iris.ledger")
     run(capsys, "audit", "iris.ledger")
     Path("iris.html").write_text("my notes")
@@ -293,14 +283,10 @@ def test_an_interrupted_audit_is_a_document_too(
 ) -> None:
     interrupt_after(0, ledger, monkeypatch)
     found = facts(capsys, "audit", "iris.ledger", code=130)
-    assert (
-        found["error"]["message"] == "interrupted: what was finished before is kept (iris.ledger, version 1)"
-    )
+    assert found["error"]["message"] == "interrupted: what was finished before is kept (iris.ledger, version 1)"
 
 
-def test_interrupted_before_anything_was_written(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_before_anything_was_written(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     Path("t.csv").write_text("a,y\n1.5,u\n2.5,v\n")
 
     def stopped(*args: object, **kwargs: object) -> None:

@@ -16,9 +16,7 @@ from datumwise.cli import main
 from datumwise.cli.app import COMMANDS
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "cli.schema.json").read_text())
-TABLE = "id,text,label,stars\n" + "".join(
-    f"r{i},a text of its own {i},{'ab'[i % 2]},{i}\n" for i in range(120)
-)
+TABLE = "id,text,label,stars\n" + "".join(f"r{i},a text of its own {i},{'ab'[i % 2]},{i}\n" for i in range(120))
 HEAVY = {"torch", "pandas", "sklearn", "lance", "pyarrow", "duckdb", "numpy", "ray", "transformers"}
 
 
@@ -55,8 +53,7 @@ REFUSALS = [
     (["audit", "reviws.csv"], "error: no such file: reviws.csv: did you mean reviews.csv?"),
     (
         ["ingest", "reviews.csv", "--label", "lable"],
-        "error: column 'lable' is not in reviews.csv (columns: id, text, label, stars): "
-        "did you mean --label label?",
+        "error: column 'lable' is not in reviews.csv (columns: id, text, label, stars): did you mean --label label?",
     ),
     (
         ["audit", "reviews.csv", "--label", "stars"],
@@ -77,9 +74,7 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"), REFUSALS, ids=lambda value: value[0] if isinstance(value, list) else ""
-)
+@pytest.mark.parametrize(("words", "sentence"), REFUSALS, ids=lambda value: value[0] if isinstance(value, list) else "")
 def test_a_refusal_is_one_line_on_stderr_and_exit_2(
     words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,12 +88,8 @@ def test_a_refusal_is_one_line_on_stderr_and_exit_2(
     assert not list(Path().glob("*.ledger"))
 
 
-@pytest.mark.parametrize(
-    "words", [["ingst"], ["ingest", "reviews.csv", "--label", "lable"], ["show", "x.ledger"]]
-)
-def test_with_json_a_refusal_is_one_document_too(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("words", [["ingst"], ["ingest", "reviews.csv", "--label", "lable"], ["show", "x.ledger"]])
+def test_with_json_a_refusal_is_one_document_too(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--json"]) == 2
     out, err = capsys.readouterr()
     error = document(out)["error"]
@@ -127,18 +118,14 @@ def test_a_bug_is_one_line_with_a_traceback_in_a_file_and_exit_70(
     monkeypatch.setattr("datumwise.ledger.ledger.open_ledger", broken)
     assert main(["show", "a.ledger"]) == 70
     err = capsys.readouterr().err
-    assert err.startswith(
-        "error: this is a fault of datumwise (RuntimeError: the engine); please report it with"
-    )
+    assert err.startswith("error: this is a fault of datumwise (RuntimeError: the engine); please report it with")
     assert err.count("\n") == 1
     (file,) = tmp_path.glob("datumwise-*.txt")
     assert "is on fire" in file.read_text()
     assert "command: datumwise show a.ledger" in file.read_text()
 
 
-def test_a_missing_library_is_no_bug(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_library_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def lacking(*args: object, **kwargs: object) -> None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
@@ -181,18 +168,12 @@ def test_options_of_the_audit_are_those_of_the_function() -> None:
 
 def run_process(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     env = {k: v for k, v in os.environ.items() if k not in ("LANG", "LC_ALL", "NO_COLOR", "FORCE_COLOR")}
-    return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, timeout=120, env=env | environ, check=False
-    )
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=120, env=env | environ, check=False)
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["audit", "--help"], ["score", "--help"], ["--version"], ["ingst"]]
-)
+@pytest.mark.parametrize("words", [["--help"], ["audit", "--help"], ["score", "--help"], ["--version"], ["ingst"]])
 def test_asking_for_help_imports_nothing_heavy(words: list[str]) -> None:
-    script = (
-        f"import sys; from datumwise.cli import main; main({words!r}); print(*sys.modules, file=sys.stderr)"
-    )
+    script = f"import sys; from datumwise.cli import main; main({words!r}); print(*sys.modules, file=sys.stderr)"
     done = run_process("-c", script)
     loaded = {name.partition(".")[0] for name in done.stderr.splitlines()[-1].split()}
     assert not loaded & HEAVY

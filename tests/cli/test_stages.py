@@ -46,10 +46,7 @@ def test_a_utf8_terminal_gets_ticks_and_arrows(clock: Clock) -> None:
     stage = StageLines(to, now=clock)
     stage.begin("ingest", "x")
     stage.end("2 rows -> q.ledger")
-    assert (
-        to.stream.getvalue()
-        == "  ✓   ingest    2 rows → q.ledger                                      0.0 s\n"
-    )
+    assert to.stream.getvalue() == "  ✓   ingest    2 rows → q.ledger                                      0.0 s\n"
 
 
 def test_a_bar_appears_after_two_seconds_and_not_before(clock: Clock) -> None:
@@ -62,9 +59,7 @@ def test_a_bar_appears_after_two_seconds_and_not_before(clock: Clock) -> None:
     assert to.stream.getvalue() == ""
     clock.time = 78.0
     stage.progress(20_480, 50_000)
-    assert to.stream.getvalue() == (
-        "\r      probe     likelihoods  [########------------]  20,480/50,000  41%  1:52 left"
-    )
+    assert to.stream.getvalue() == ("\r      probe     likelihoods  [########------------]  20,480/50,000  41%  1:52 left")
     stage.end("likelihoods")
     assert to.stream.getvalue().count("\n") == 1
     assert "\x1b" not in to.stream.getvalue()

@@ -123,9 +123,7 @@ def test_without_planted_faults_there_is_no_column_for_them() -> None:
 
 def test_unreadable_datapoints_are_named() -> None:
     shown = text(pipe(), None, refused={f"{i}.png": "empty file" for i in range(5)})
-    assert (
-        "5 could not be read: 0.png (empty file), 1.png (empty file), 2.png (empty file) and 2 more" in shown
-    )
+    assert "5 could not be read: 0.png (empty file), 1.png (empty file), 2.png (empty file) and 2 more" in shown
 
 
 def test_facts_are_json_even_where_numbers_are_not(page: Path) -> None:

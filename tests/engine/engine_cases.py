@@ -32,9 +32,7 @@ def rows(first: int, last: int) -> pa.Table:
 
 def make(path: Path, n: int, per_file: int = 1000) -> Ledger:
     table = rows(0, n)
-    return create_ledger(
-        path, table.to_batches(500), schema=table.schema, id_column="id", max_rows_per_file=per_file
-    )
+    return create_ledger(path, table.to_batches(500), schema=table.schema, id_column="id", max_rows_per_file=per_file)
 
 
 def x_of(batch: pa.RecordBatch) -> np.ndarray:

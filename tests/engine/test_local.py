@@ -44,18 +44,14 @@ def test_a_short_pass_writes_one_part(tmp_path: Path) -> None:
     assert len(Journal(todo.journal).parts) == 1
 
 
-def test_answers_are_written_before_they_fill_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_are_written_before_they_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "BUFFER_BYTES", 50 * (8 + 16) * 4)
     todo = task(tmp_path / "a")
     run_local(todo, cases.answer, Silent())
     assert len(Journal(todo.journal).parts) == N // 200
 
 
-def test_a_state_that_is_slow_to_write_is_written_rarely(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_that_is_slow_to_write_is_written_rarely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(local.time, "monotonic", lambda: now[0])
     saved: list[float] = []

@@ -298,9 +298,7 @@ def test_where_computes_some_rows_and_the_rest_later(ledger: Ledger, tmp_path: P
     check(ledger)
 
 
-def test_a_column_made_another_way_is_refused_before_anything_is_computed(
-    ledger: Ledger, tmp_path: Path
-) -> None:
+def test_a_column_made_another_way_is_refused_before_anything_is_computed(ledger: Ledger, tmp_path: Path) -> None:
     run(ledger)
     other = {**cases.MADE, "s": Provenance("squares", {"power": 3})}
     log = tmp_path / "log"

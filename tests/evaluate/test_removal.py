@@ -105,19 +105,13 @@ def test_same_seed_same_proof_and_random_learners_are_refitted():
     X, y = load_digits(return_X_y=True)
     remove = np.arange(300) < 30
     calls = []
-    run = (
-        lambda: removal_proof(  # noqa: E731
-            X[:300],
-            y[:300],
-            X[300:400],
-            y[300:400],
-            remove,
-            {"trees": ExtraTreesClassifier(5)},
-            n_random=4,
-            n_bootstrap=50,
-            progress=lambda done, total: calls.append((done, total)),
-        )
-    )
+
+    def run():
+        return removal_proof(
+            X[:300], y[:300], X[300:400], y[300:400], remove, {"trees": ExtraTreesClassifier(5)},
+            n_random=4, n_bootstrap=50, progress=lambda done, total: calls.append((done, total)),
+        )  # fmt: skip
+
     assert run() == run()
     assert calls[11] == (12, 12)  # 4 fits for each of the three sets
 

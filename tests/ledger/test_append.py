@@ -42,9 +42,7 @@ def test_columns_may_come_in_any_order_and_width(ledger: Ledger) -> None:
         }
     )
     assert ledger.append(turned) == 2
-    assert ledger.take(["doc0101"]).to_pylist() == [
-        {"id": "doc0101", "x": 101.0, "label": "eel", "text": "text number 101"}
-    ]
+    assert ledger.take(["doc0101"]).to_pylist() == [{"id": "doc0101", "x": 101.0, "label": "eel", "text": "text number 101"}]
 
 
 def test_findings_of_new_rows_are_missing(ledger: Ledger) -> None:
@@ -54,9 +52,7 @@ def test_findings_of_new_rows_are_missing(ledger: Ledger) -> None:
 
 
 def test_ids_that_are_there_are_refused_and_nothing_is_added(ledger: Ledger) -> None:
-    with pytest.raises(
-        DuplicateId, match=r"2 ids occur twice on the ledger and in the new rows \(doc0038, doc0039"
-    ):
+    with pytest.raises(DuplicateId, match=r"2 ids occur twice on the ledger and in the new rows \(doc0038, doc0039"):
         ledger.append(cases.rows(5, 38))
     with pytest.raises(DuplicateId, match=r"1 id occurs twice in the new rows \(doc0101\)"):
         ledger.append([cases.rows(3, 100), cases.rows(1, 101)])
@@ -70,9 +66,7 @@ def test_a_duplicate_in_a_late_batch_is_refused_too(ledger: Ledger, monkeypatch:
     with pytest.raises(DuplicateId, match=r"doc0003"):
         ledger.append([cases.rows(10, 100), cases.rows(10, 110), cases.rows(1, 3)])
     assert open_ledger(ledger.path).version == 1
-    assert (
-        ledger.append([cases.rows(10, 100), cases.rows(10, 105), cases.rows(5, 1)], on_duplicate="skip") == 15
-    )
+    assert ledger.append([cases.rows(10, 100), cases.rows(10, 105), cases.rows(5, 1)], on_duplicate="skip") == 15
     assert ledger.ids[cases.N :].tolist() == [f"doc{i:04d}" for i in range(100, 115)]
 
 

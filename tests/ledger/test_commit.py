@@ -42,9 +42,7 @@ def processes() -> Any:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     table = pa.table({"id": [f"r{i}" for i in range(N)], "y": np.arange(N)})
-    return create_ledger(
-        tmp_path / "a", table.to_batches(), schema=table.schema, id_column="id", max_rows_per_file=300
-    )
+    return create_ledger(tmp_path / "a", table.to_batches(), schema=table.schema, id_column="id", max_rows_per_file=300)
 
 
 def column(ledger: Ledger, name: str = "f") -> list[Any]:
@@ -166,9 +164,7 @@ def test_a_value_that_does_not_fit_is_refused_before_anything_is_written(ledger:
 
 @pytest.mark.parametrize("limit", [100_000, 50], ids=["merged", "swapped"])
 @pytest.mark.parametrize("by", ["row ids", "ids"])
-def test_a_patch_sets_the_given_rows_and_no_other(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, limit: int, by: str
-) -> None:
+def test_a_patch_sets_the_given_rows_and_no_other(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, limit: int, by: str) -> None:
     monkeypatch.setattr("datumwise.ledger.commit.PATCH_ROWS", limit)
     e = pa.field("e", pa.list_(pa.float32(), 2), metadata={b"datumwise": b'{"method": "m"}'})
     start = np.arange(N, dtype=np.float32)

@@ -67,9 +67,7 @@ def test_ids_do_not_depend_on_how_the_source_is_cut(tmp_path: Path) -> None:
 
 def test_numbers_as_ids_become_text_and_order_is_kept(tmp_path: Path) -> None:
     batch = pa.record_batch({"key": [30, 10, 20], "y": [3, 1, 2]})
-    ledger = create_ledger(
-        tmp_path / "n", [batch], schema=batch.schema, id_column="key", roles={"features": ["y"]}
-    )
+    ledger = create_ledger(tmp_path / "n", [batch], schema=batch.schema, id_column="key", roles={"features": ["y"]})
     assert ledger.ids.tolist() == ["30", "10", "20"]
     assert ledger.take([10, 30])["y"].to_pylist() == [1, 3]
 
@@ -155,10 +153,7 @@ def test_empty_ledger(tmp_path: Path) -> None:
     ledger.write({"s": np.empty(0)}, provenance=cases.MADE)
     assert ledger.sql("select count(*) c from ledger")["c"].to_pylist() == [0]
     assert "0 rows" in repr(ledger)
-    assert (
-        ledger.append(pa.record_batch({"x": [1.0], "e": pa.array([[1.0, 2, 3]], schema.field("e").type)}))
-        == 1
-    )
+    assert ledger.append(pa.record_batch({"x": [1.0], "e": pa.array([[1.0, 2, 3]], schema.field("e").type)})) == 1
     assert np.isnan(ledger.array("s")).tolist() == [True]
 
 
@@ -185,9 +180,7 @@ def test_facts_may_come_while_the_rows_do(tmp_path: Path) -> None:
         yield cases.rows()
         unreadable["unreadable"].append("doc0099")
 
-    ledger = create_ledger(
-        tmp_path / "f", batches(), schema=cases.rows().schema, id_column="doc", metadata=unreadable
-    )
+    ledger = create_ledger(tmp_path / "f", batches(), schema=cases.rows().schema, id_column="doc", metadata=unreadable)
     assert ledger.metadata["unreadable"] == ["doc0099"]
     assert ledger.set_metadata(note=1, unreadable=None) == ledger.version
     assert ledger.metadata.get("unreadable") is None
@@ -206,9 +199,7 @@ def test_an_error_in_the_source_is_the_sources_own(tmp_path: Path) -> None:
 
 def test_a_ledger_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     ledger = cases.ledger_of(tmp_path)
-    with pytest.raises(
-        LedgerExists, match=r"pets.ledger exists: choose another name, or pass overwrite=True"
-    ):
+    with pytest.raises(LedgerExists, match=r"pets.ledger exists: choose another name, or pass overwrite=True"):
         cases.ledger_of(tmp_path)
     assert len(cases.ledger_of(tmp_path, 3, overwrite=True)) == 3
     with pytest.raises(DuplicateId):

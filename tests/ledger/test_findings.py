@@ -251,9 +251,7 @@ def test_provenance_survives_everything(ledger: Ledger) -> None:
         lambda: ledger.write({"s": [1.0]}, ids=["doc0100"], provenance=MADE),
         ledger.compact,
         lambda: ledger.write({"t": np.zeros(len(ledger))}, provenance=replace(MADE, method="t")),
-        lambda: ledger.write(
-            {"t": np.ones(len(ledger))}, provenance=replace(MADE, method="u"), overwrite=True
-        ),
+        lambda: ledger.write({"t": np.ones(len(ledger))}, provenance=replace(MADE, method="u"), overwrite=True),
         lambda: ledger.drop("t"),
         lambda: ledger.tag("here"),
         lambda: ledger.restore("here"),

@@ -36,9 +36,7 @@ def both(runs: list[Any]) -> None:
 def test_duplicate_ids_from_two_processes_are_refused(tmp_path: Path, processes: Any) -> None:
     ledger, rounds = cases.ledger_of(tmp_path), 50
     barrier, won = processes.Barrier(2), processes.Queue()
-    both(
-        [processes.Process(target=cases.append_same, args=(ledger.path, rounds, barrier, won)) for _ in "ab"]
-    )
+    both([processes.Process(target=cases.append_same, args=(ledger.path, rounds, barrier, won)) for _ in "ab"])
     winners = sorted(won.get(timeout=10) for _ in range(rounds))
     assert winners == list(range(rounds))  # each round exactly one of the two
     ids = ledger.refresh().ids.tolist()
@@ -47,12 +45,7 @@ def test_duplicate_ids_from_two_processes_are_refused(tmp_path: Path, processes:
 
 def test_two_writers_at_once_lose_no_row(tmp_path: Path, processes: Any) -> None:
     ledger, rounds = cases.ledger_of(tmp_path), 15
-    both(
-        [
-            processes.Process(target=cases.delete_and_append, args=(ledger.path, k, rounds))
-            for k in (1000, 2000)
-        ]
-    )
+    both([processes.Process(target=cases.delete_and_append, args=(ledger.path, k, rounds)) for k in (1000, 2000)])
     ids = set(ledger.refresh().ids)
     assert ids == {f"doc{i:04d}" for i in range(cases.N)} | {
         f"doc{first + 2 * k + 1:04d}" for first in (1000, 2000) for k in range(rounds)

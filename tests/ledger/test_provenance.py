@@ -30,9 +30,7 @@ def test_numpy_parameters_become_plain_and_others_are_refused() -> None:
     made = Provenance("m", {"a": np.float32(0.5), "b": np.arange(3), "c": {2, 1}, "d": (1, 2)})
     assert json.loads(made.to_json())["params"] == {"a": 0.5, "b": [0, 1, 2], "c": [1, 2], "d": [1, 2]}
     assert made.agrees(Provenance.from_json(made.to_json()))
-    with pytest.raises(
-        SchemaMismatch, match="a parameter of a provenance is a object, which JSON cannot hold"
-    ):
+    with pytest.raises(SchemaMismatch, match="a parameter of a provenance is a object, which JSON cannot hold"):
         Provenance("m", {"a": object()}).to_json()
 
 

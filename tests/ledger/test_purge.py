@@ -44,9 +44,7 @@ def marked(tmp_path: Path) -> Ledger:
         pa.field("text", pa.string(), metadata=RAW),
         pa.field("label", pa.dictionary(pa.int32(), pa.string())),
         pa.field("tags", pa.list_(pa.string()), metadata=RAW),
-        pa.field(
-            "turns", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])), metadata=RAW
-        ),
+        pa.field("turns", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])), metadata=RAW),
         pa.field("image", pa.large_binary(), metadata=RAW),
         pa.field("x", pa.list_(pa.float32(), 2), metadata=RAW),
     ]
@@ -76,11 +74,7 @@ def places(ledger: Ledger, what: str | np.ndarray) -> set[str]:
         if file.suffix == ".lance":
             for column in LanceFileReader(str(file)).read_all().to_table().columns:
                 for value in column.to_pylist():
-                    text = (
-                        np.float32(value).tobytes()
-                        if isinstance(what, np.ndarray) and _floats(value)
-                        else b""
-                    )
+                    text = np.float32(value).tobytes() if isinstance(what, np.ndarray) and _floats(value) else b""
                     if needle in text or needle in repr(value).encode():
                         found.add(f"decoded {file.relative_to(ledger.path).parts[1]}")
     return found
@@ -125,9 +119,7 @@ def test_purged_row_is_in_no_file(marked: Ledger) -> None:
     assert json.loads(receipt.to_json())["digest"] == receipt.digest
     # nothing else was lost
     assert marked.ids.tolist() == [f"ident-{i:04d}" for i in range(40) if i != 17]
-    assert marked.take(["ident-0016"], ["near", "why", "score"]).to_pylist() == [
-        {"near": None, "why": None, "score": 16.0}
-    ]
+    assert marked.take(["ident-0016"], ["near", "why", "score"]).to_pylist() == [{"near": None, "why": None, "score": 16.0}]
     assert marked.take(["ident-0015"], ["near", "why"]).to_pylist() == [
         {"near": ["ident-0016"], "why": "looks like ident-0016, says 15"}
     ]
@@ -202,9 +194,7 @@ def test_an_id_that_came_again_is_blocked_by_a_tag_on_its_first_life(marked: Led
 
 def test_a_purge_asks_for_leave_and_says_what_goes(marked: Ledger) -> None:
     marked.set_metadata(a=1)
-    with pytest.raises(
-        PurgeBlocked, match=r"to erase 1 datapoint, all versions of marked.ledger but the last must go"
-    ):
+    with pytest.raises(PurgeBlocked, match=r"to erase 1 datapoint, all versions of marked.ledger but the last must go"):
         marked.delete([WHO], purge=True)
     with pytest.raises(MissingId, match=r"1 id is on no version of marked.ledger \(nobody\)"):
         marked.delete([WHO, "nobody"], purge=True, yes=True)
@@ -260,15 +250,11 @@ def test_short_ids_blank_only_whole_words(tmp_path: Path) -> None:
     receipt = ledger.delete(["1"], purge=True, yes=True)
     kept = [i for i in range(20) if i != 1]
     assert receipt.blanked == {"one": 5, "words": 10, "lists": 5, "numbers": 5}
-    assert ledger.array("words").tolist() == [
-        None if i % 4 in (0, 3) else ("near 11" if i % 4 == 1 else "1-2") for i in kept
-    ]
+    assert ledger.array("words").tolist() == [None if i % 4 in (0, 3) else ("near 11" if i % 4 == 1 else "1-2") for i in kept]
 
 
 @pytest.mark.parametrize("step", range(len(STEPS) + 1))
-def test_purge_killed_before_any_step_is_finished_by_the_next(
-    marked: Ledger, processes: Any, step: int
-) -> None:
+def test_purge_killed_before_any_step_is_finished_by_the_next(marked: Ledger, processes: Any, step: int) -> None:
     near = [[f"ident-{(i + 1) % 40:04d}"] for i in range(40)]
     marked.write({"near": near, "s": np.arange(40.0)}, provenance=Provenance("knn", refers_to_ids=True))
     run = processes.Process(target=cases.purge_and_die, args=(marked.path, [WHO], step))
@@ -313,9 +299,7 @@ def test_purge_killed_at_random_moments_is_finished_by_the_next(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("what", ["stray", "row", "fact", "journal", "reference"])
-def test_the_proof_fails_when_something_is_left(
-    marked: Ledger, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
+def test_the_proof_fails_when_something_is_left(marked: Ledger, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     from datumwise.ledger import purge
 
     near = [[f"ident-{(i + 1) % 40:04d}"] for i in range(40)]

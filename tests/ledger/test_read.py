@@ -51,18 +51,14 @@ def test_conditions_that_cannot_be_read_are_refused(ledger: Ledger) -> None:
         lambda where: list(ledger.batches(where=where)),
         lambda where: ledger.delete(where=where),
     ):
-        with pytest.raises(
-            DatumwiseError, match='the condition "x >" cannot be read: expected: an expression'
-        ) as e:
+        with pytest.raises(DatumwiseError, match='the condition "x >" cannot be read: expected: an expression') as e:
             act("x >")
         assert ".rs" not in str(e.value)
 
 
 def test_unknown_columns_are_refused_with_the_nearest_name(ledger: Ledger) -> None:
     for act in (ledger.array, ledger.findings, ledger.provenance, ledger.drop, ledger.table):
-        with pytest.raises(
-            UnknownColumn, match=r"column 'lable' is not in pets.ledger .*did you mean 'label'\?"
-        ):
+        with pytest.raises(UnknownColumn, match=r"column 'lable' is not in pets.ledger .*did you mean 'label'\?"):
             act("lable")
     with pytest.raises(UnknownColumn):
         list(ledger.batches(["nope"]))
@@ -143,9 +139,7 @@ def test_order_and_row_ids_survive_deletes_purges_appends_and_compaction(ledger:
         assert ledger.array("x").tolist() == [float(one[3:]) for one in expected]
         assert ledger.table(["id"])["id"].to_pylist() == expected
         assert [one for b in ledger.batches(["id"]) for one in b["id"].to_pylist()] == expected
-        assert all(
-            born.setdefault(a, b) == b for a, b in zip(ledger.ids, ledger.row_ids.tolist(), strict=True)
-        )
+        assert all(born.setdefault(a, b) == b for a, b in zip(ledger.ids, ledger.row_ids.tolist(), strict=True))
 
     def gone(*ids: str) -> list[str]:
         for one in ids:
@@ -182,9 +176,7 @@ def test_an_old_handle_says_that_its_version_was_purged(ledger: Ledger) -> None:
     old, other = open_ledger(ledger.path), open_ledger(ledger.path)
     ledger.delete(["doc0000"], purge=True, yes=True)
     for act in (old.table, lambda: old.array("x"), lambda: old.sql("select sum(x) from ledger")):
-        with pytest.raises(
-            LedgerChanged, match=r"version 1 of pets\.ledger is gone, for the ledger was purged"
-        ):
+        with pytest.raises(LedgerChanged, match=r"version 1 of pets\.ledger is gone, for the ledger was purged"):
             act()
     assert len(other.refresh().table()) == cases.N - 1
 

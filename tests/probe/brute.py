@@ -172,8 +172,7 @@ class Checkpointed(nn.Module):
         self.reentrant = reentrant
         self.first = nn.Linear(5, 6)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Linear(6, 7), nn.ReLU(inplace=True), nn.LayerNorm(7), nn.Linear(7, 6))
-            for _ in range(2)
+            nn.Sequential(nn.Linear(6, 7), nn.ReLU(inplace=True), nn.LayerNorm(7), nn.Linear(7, 6)) for _ in range(2)
         )
         self.head = nn.Linear(6, 3)
 

@@ -9,9 +9,7 @@ torch.manual_seed(0)
 
 def mlp():
     torch.manual_seed(1)
-    return nn.Sequential(
-        nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4, bias=False), nn.Tanh(), nn.Linear(4, 3)
-    ).double()
+    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 4, bias=False), nn.Tanh(), nn.Linear(4, 3)).double()
 
 
 def convolutional():
@@ -23,9 +21,7 @@ def convolutional():
 
 def gpt2(vocabulary=13):
     torch.manual_seed(3)
-    config = GPT2Config(
-        vocab_size=vocabulary, n_embd=8, n_layer=2, n_head=2, n_positions=16, resid_pdrop=0.3, embd_pdrop=0.3
-    )
+    config = GPT2Config(vocab_size=vocabulary, n_embd=8, n_layer=2, n_head=2, n_positions=16, resid_pdrop=0.3, embd_pdrop=0.3)
     return GPT2LMHeadModel(config).double()
 
 

@@ -33,6 +33,7 @@ from datumwise.errors import (
 from datumwise.ledger import create_ledger
 from datumwise.probe.collate import (
     TextBatch,
+    _saved_as,
     collate_for,
     context_length,
     encode_texts,
@@ -47,9 +48,7 @@ def ledger_of(folder, roles, **columns):
     """A ledger with these columns and running ids."""
     n = len(next(iter(columns.values())))
     table = pa.table({"id": [f"d{i}" for i in range(n)], **columns})
-    return create_ledger(
-        folder / "data", table.to_batches(), schema=table.schema, id_column="id", roles=roles
-    )
+    return create_ledger(folder / "data", table.to_batches(), schema=table.schema, id_column="id", roles=roles)
 
 
 def first(ledger, model, **options):
@@ -157,9 +156,7 @@ def test_texts_are_padded_on_the_right_and_padding_is_no_label(tmp_path, tokeniz
     for row, text in enumerate(TEXTS):
         ids = tokenizer(text)["input_ids"]
         assert batch["input_ids"][row, : len(ids)].tolist() == ids
-        assert batch["attention_mask"][row].tolist() == [1] * len(ids) + [0] * (
-            len(batch["labels"][row]) - len(ids)
-        )
+        assert batch["attention_mask"][row].tolist() == [1] * len(ids) + [0] * (len(batch["labels"][row]) - len(ids))
         assert batch["labels"][row].tolist() == ids + [-100] * (len(batch["labels"][row]) - len(ids))
     assert not batch.truncated.any()
     llama()(**batch)
@@ -228,9 +225,7 @@ def test_images_that_cannot_be_stacked_or_read_are_refused(tmp_path):
     with pytest.raises(SchemaMismatch, match="several sizes \\(4x4, 4x5\\)"):
         first(ledger, nn.Conv2d(3, 2, 3))
     (tmp_path / "other").mkdir()
-    broken = ledger_of(
-        tmp_path / "other", {"image": "image"}, image=pa.array([b"no image"], pa.large_binary())
-    )
+    broken = ledger_of(tmp_path / "other", {"image": "image"}, image=pa.array([b"no image"], pa.large_binary()))
     with pytest.raises(SourceError, match="image of d0 cannot be read"):
         first(broken, nn.Conv2d(3, 2, 3))
 
@@ -315,7 +310,18 @@ def test_an_image_classifier_saved_without_a_processor_has_none(tmp_path):
 def test_a_model_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(SourceError, match="cannot be loaded for causal-lm") as caught:
-        load_model(tmp_path / "nothing")
+        load_model(tmp_path / "nothing", "causal-lm")
     assert "\n" not in str(caught.value)
     with pytest.raises(UnknownName, match="there is no task chat"):
         load_model(tmp_path, "chat")
+
+
+def test_a_checkpoint_is_loaded_for_what_it_was_saved_as(tmp_path):
+    import transformers
+
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8}
+    vit = transformers.ViTConfig(**small, patch_size=4, num_labels=3)
+    transformers.ViTForImageClassification(vit).save_pretrained(tmp_path / "classifier")
+    transformers.ViTModel(vit).save_pretrained(tmp_path / "encoder")
+    assert type(load_model(tmp_path / "classifier")[0]).__name__ == "ViTForImageClassification"
+    assert _saved_as(str(tmp_path / "encoder"), {}) == "encoder"

@@ -63,8 +63,7 @@ def weight_gradients(model, examples, loss_of, bias=False):
 
 def in_eigenbasis(kfac, gradients):
     return {
-        name: kfac.factors_[name].eigenvectors_G.T @ W @ kfac.factors_[name].eigenvectors_A
-        for name, W in gradients.items()
+        name: kfac.factors_[name].eigenvectors_G.T @ W @ kfac.factors_[name].eigenvectors_A for name, W in gradients.items()
     }
 
 
@@ -120,18 +119,14 @@ def test_a_measure_of_the_queries_may_differ_from_the_loss():
         return 2 * nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
 
     plain = influence(kfac, (x[:3], y[:3]), (x, y))
-    np.testing.assert_allclose(
-        influence(kfac, (x[:3], y[:3]), (x, y), measure=twice_the_loss), 2 * plain, rtol=1e-5
-    )
+    np.testing.assert_allclose(influence(kfac, (x[:3], y[:3]), (x, y), measure=twice_the_loss), 2 * plain, rtol=1e-5)
 
 
 def test_eigenvalues_add_up_to_the_mean_squared_gradient_norm(case):
     model, batches, examples, loss_of = case
     kfac = EKFAC(model, labels="gold", **DOUBLE).fit(batches)
     for name, W in weight_gradients(model, examples, loss_of).items():
-        torch.testing.assert_close(
-            kfac.factors_[name].corrected.sum(), W.square().sum((1, 2)).mean(), rtol=1e-9, atol=0
-        )
+        torch.testing.assert_close(kfac.factors_[name].corrected.sum(), W.square().sum((1, 2)).mean(), rtol=1e-9, atol=0)
 
 
 def test_both_ways_of_rotating_agree(monkeypatch):
@@ -191,10 +186,7 @@ def test_batch_size_does_not_change_influence(labels):
     model, (batch,), _, _ = CASES["gpt2"]()
     small = [{k: v[i : i + 2] for k, v in batch.items()} for i in (0, 2, 4)]
     one = [{k: v[i : i + 1] for k, v in batch.items()} for i in range(6)]
-    scores = [
-        self_influence(model, data, labels=labels, dtype=torch.float64, bias=True)
-        for data in ([batch], small, one)
-    ]
+    scores = [self_influence(model, data, labels=labels, dtype=torch.float64, bias=True) for data in ([batch], small, one)]
     np.testing.assert_allclose(scores[1], scores[0], rtol=1e-8)
     np.testing.assert_allclose(scores[2], scores[0], rtol=1e-8)
 
@@ -204,9 +196,7 @@ def test_scores_are_of_the_given_labels_whatever_the_factors_are_of():
     kfac = EKFAC(model, labels="sampled", **DOUBLE).fit([(x, y)])
     scores = kfac.self_influence([(x, y)])
     expected = 0.0
-    for name, W in in_eigenbasis(
-        kfac, weight_gradients(model, list(zip(x, y, strict=True)), class_loss)
-    ).items():
+    for name, W in in_eigenbasis(kfac, weight_gradients(model, list(zip(x, y, strict=True)), class_loss)).items():
         damped = kfac.factors_[name].corrected + 0.1 * kfac.factors_[name].corrected.mean()
         expected = expected + (W.square() / damped).sum((1, 2))
     np.testing.assert_allclose(scores, expected, rtol=1e-9)

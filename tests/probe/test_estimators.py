@@ -128,9 +128,7 @@ def test_sparse_frame_and_list_of_text_are_read_like_arrays():
     pd = pytest.importorskip("pandas")
     dense = estimator_signals(LOGISTIC, X, y, ["probs"])["probs"]
     for other in (sparse.csr_matrix(X), sparse.coo_array(X), pd.DataFrame(X, columns=list("abcd"))):
-        np.testing.assert_allclose(
-            estimator_signals(LOGISTIC, other, y, ["probs"])["probs"], dense, atol=1e-4
-        )
+        np.testing.assert_allclose(estimator_signals(LOGISTIC, other, y, ["probs"])["probs"], dense, atol=1e-4)
     words = np.array(["flower", "petal", "stem"])
     text = [f"{words[label]} number {row}" for row, label in enumerate(y)]
     pipeline = make_pipeline(TfidfVectorizer(), LogisticRegression())
@@ -168,9 +166,7 @@ def test_regressor_gives_out_of_fold_predictions_and_residuals():
 
 def test_progress_counts_the_folds():
     seen = []
-    estimator_signals(
-        LOGISTIC, X, y, ["probs"], folds=3, n_repeats=2, progress=lambda d, t: seen.append((d, t))
-    )
+    estimator_signals(LOGISTIC, X, y, ["probs"], folds=3, n_repeats=2, progress=lambda d, t: seen.append((d, t)))
     assert seen == [(i, 6) for i in range(1, 7)]
 
 
@@ -179,9 +175,7 @@ def test_missing_values_pass_only_where_the_estimator_accepts_them():
     holes[[4, 9], 1] = np.nan
     with pytest.raises(NotFinite, match=r"in 2 rows \(4, 9\)"):
         estimator_signals(LOGISTIC, holes, y, ["probs"])
-    signals = estimator_signals(
-        HistGradientBoostingClassifier(max_iter=3), holes, y, ["probs", "embedding"], folds=2
-    )
+    signals = estimator_signals(HistGradientBoostingClassifier(max_iter=3), holes, y, ["probs", "embedding"], folds=2)
     assert np.isfinite(signals["probs"]).all()
     assert np.isfinite(signals["embedding"]).all()
     holes[7, 0] = np.inf

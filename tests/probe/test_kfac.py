@@ -54,9 +54,7 @@ def test_gold_factors_equal_brute_force(make, data, bias):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("positions", ["supervised", "all"])
-@pytest.mark.parametrize(
-    ("make", "rtol"), [(gpt2, 1e-10), (llama, 1e-5)]
-)  # Llama's norm is float32 throughout
+@pytest.mark.parametrize(("make", "rtol"), [(gpt2, 1e-10), (llama, 1e-5)])  # Llama's norm is float32 throughout
 def test_factors_of_texts_drop_padding_and_count_the_right_positions(make, rtol, side, positions):
     model = make()
     batch, rows = texts(side=side)
@@ -118,8 +116,7 @@ def test_neither_batch_size_nor_order_nor_shards_change_the_factors(labels):
 def test_sampled_labels_repeat_with_the_seed_and_differ_without():
     model, data = mlp(), vectors()
     first, again, other = (
-        KFAC(model, labels="sampled", random_state=s, **DOUBLE).fit(batches(data, 4)).factors_["4"].G
-        for s in (3, 3, 4)
+        KFAC(model, labels="sampled", random_state=s, **DOUBLE).fit(batches(data, 4)).factors_["4"].G for s in (3, 3, 4)
     )
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
@@ -132,9 +129,7 @@ def test_sampled_labels_give_the_fisher_and_gold_labels_do_not():
     y = torch.randint(3, (40,))
     p = torch.softmax(model(x), dim=1)
     fisher = (torch.diag_embed(p) - p[:, :, None] * p[:, None, :]).mean(0).detach()
-    draws = torch.stack(
-        [KFAC(model, random_state=seed, **DOUBLE).fit([(x, y)]).factors_[""].G for seed in range(250)]
-    )
+    draws = torch.stack([KFAC(model, random_state=seed, **DOUBLE).fit([(x, y)]).factors_[""].G for seed in range(250)])
     error = (draws.mean(0) - fisher).abs() / (draws.std(0) / len(draws) ** 0.5)
     assert error.max() < 4
     gold = KFAC(model, labels="gold", **DOUBLE).fit([(x, y)]).factors_[""].G
@@ -251,9 +246,7 @@ def test_a_loss_of_ones_own_may_be_a_datapoint_or_a_position_each():
 def test_patterns_choose_layers_by_the_end_of_their_names(pattern, expected):
     kfac = KFAC(llama(), pattern)
     assert kfac._names == [f"model.layers.{i}.mlp.{name}" for i in (0, 1) for name in expected]
-    assert KFAC(llama(), lambda name, module: name.endswith("0.mlp.up_proj"))._names == [
-        "model.layers.0.mlp.up_proj"
-    ]
+    assert KFAC(llama(), lambda name, module: name.endswith("0.mlp.up_proj"))._names == ["model.layers.0.mlp.up_proj"]
 
 
 def test_layers_that_have_no_factors_are_refused_or_left_out():
@@ -329,10 +322,7 @@ def test_the_model_is_left_as_it_was():
 
 def test_a_state_adds_up_like_the_data_do():
     model, (x, y) = mlp(), vectors()
-    parts = [
-        KFAC(model, labels="gold", bias=True, **DOUBLE).fit([(x[s], y[s])])
-        for s in (slice(0, 5), slice(5, 11))
-    ]
+    parts = [KFAC(model, labels="gold", bias=True, **DOUBLE).fit([(x[s], y[s])]) for s in (slice(0, 5), slice(5, 11))]
     joined = KroneckerFactors(labels="gold", bias=True)
     for part in parts:
         joined.merge(part._sums.state())

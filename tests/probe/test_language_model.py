@@ -163,9 +163,7 @@ def test_modes_are_restored_and_progress_counts_texts(tokenizer):
     model.train()
     model.model.layers[1].eval()
     seen = []
-    language_model_signals(
-        model, TEXTS, tokenizer=tokenizer, tokens_per_batch=40, progress=lambda *p: seen.append(p)
-    )
+    language_model_signals(model, TEXTS, tokenizer=tokenizer, tokens_per_batch=40, progress=lambda *p: seen.append(p))
     assert model.training
     assert not model.model.layers[1].training
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
@@ -202,9 +200,7 @@ def test_what_cannot_be_scored_is_refused(tokenizer):
         language_model_signals(llama(), TEXTS)
     ids = np.array([1, 2, 300])
     with pytest.raises(ModelMismatch, match="vocabulary of 300 does not have \\(b\\)"):
-        language_model_signals(
-            llama(), [Encoded(ids[:2], ids[:2], False), Encoded(ids, ids, False)], ids=["a", "b"]
-        )
+        language_model_signals(llama(), [Encoded(ids[:2], ids[:2], False), Encoded(ids, ids, False)], ids=["a", "b"])
     with pytest.raises(ModelMismatch, match="gives logits of shape \\(1, 2\\)"):
         language_model_signals(Bare(2), [Encoded(ids[:2], ids[:2], False)])
     broken = llama()
@@ -212,9 +208,7 @@ def test_what_cannot_be_scored_is_refused(tokenizer):
         broken.model.embed_tokens.weight[2] = float("nan")
     whole = np.array([4, 5, 6])
     with pytest.raises(NotFinite, match="infinite for b"):
-        language_model_signals(
-            broken, [Encoded(whole, whole, False), Encoded(ids[:2], ids[:2], False)], ids=["a", "b"]
-        )
+        language_model_signals(broken, [Encoded(whole, whole, False), Encoded(ids[:2], ids[:2], False)], ids=["a", "b"])
 
 
 @pytest.fixture(scope="module")

@@ -83,15 +83,11 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     ),
     "transformers Conv1D": (conv1d, sequences),
     "convolution": (
-        lambda: Images(
-            nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)), nn.Linear(6, 3)
-        ),
+        lambda: Images(nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)), nn.Linear(6, 3)),
         pictures,
     ),
     "grouped convolution": (
-        lambda: Images(
-            nn.Conv2d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2), nn.Tanh(), nn.Linear(6, 3)
-        ),
+        lambda: Images(nn.Conv2d(4, 6, 3, stride=2, padding=2, dilation=2, groups=2), nn.Tanh(), nn.Linear(6, 3)),
         pictures,
     ),
     "same padding, circular": (
@@ -171,16 +167,11 @@ def test_captured_gradients_norms_dots_and_sketches_equal_brute_force(case: str)
     check_all(model, batch, gradients(oracle, class_losses(oracle, batch)))
 
 
-def check_all(
-    model: nn.Module, batch: Any, grads: dict[str, Tensor], limit: float = 1e-10, losses: Any = None
-) -> None:
+def check_all(model: nn.Module, batch: Any, grads: dict[str, Tensor], limit: float = 1e-10, losses: Any = None) -> None:
     """Full gradients; norms alone (their own forms); dots with one and two targets; sketches; the mean."""
     everything = Everything(model)
     gen = torch.Generator().manual_seed(1)
-    targets = [
-        {name: torch.randn(g.shape[1:], generator=gen, dtype=g.dtype) for name, g in grads.items()}
-        for _ in range(2)
-    ]
+    targets = [{name: torch.randn(g.shape[1:], generator=gen, dtype=g.dtype) for name, g in grads.items()} for _ in range(2)]
     mean, index = MeanGradient(), GradIndex(length=32)
     with TorchPass(model, [everything, GradNorm(), GradDot(targets), mean], losses=losses) as run:
         formed = run.batch(batch)
@@ -195,9 +186,7 @@ def check_all(
         if float(g.abs().max()) > 0 or name in found:
             got = found.get(name, torch.zeros_like(g))
             assert float((got - g).norm()) <= limit * scale, name
-    dots = torch.stack(
-        [sum((g.flatten(1) @ t[name].flatten()) for name, g in grads.items()) for t in targets], 1
-    )
+    dots = torch.stack([sum((g.flatten(1) @ t[name].flatten()) for name, g in grads.items()) for t in targets], 1)
     for columns, q in ((formed, 2), (own_forms, 1)):
         agree(torch.from_numpy(columns["grad_norm"]).to(scale_type(grads)), norms(grads), limit)
         agree(torch.from_numpy(columns["grad_dot"]).to(scale_type(grads)), dots[:, :q], limit)
@@ -226,9 +215,7 @@ def explicit_sketch(index: GradIndex, layers: dict[str, Any], grads: dict[str, T
                     right = side(index, layer, "in", i, reduced.into, g)
                     w = left.T @ w @ right
                     if layer.single:  # placed in the first buckets as it is
-                        total = total + nn.functional.pad(
-                            w.flatten(1), (0, index.sketch.length - w[0].numel())
-                        )
+                        total = total + nn.functional.pad(w.flatten(1), (0, index.sketch.length - w[0].numel()))
                         continue
                     name = f"{name}/kronecker"
                 g = w
@@ -326,9 +313,7 @@ def test_a_llama_with_grouped_heads_and_rms_norms_equals_brute_force() -> None:
         num_key_value_heads=2, vocab_size=50, max_position_embeddings=16, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     model, batch = LlamaForCausalLM(config).double().eval(), text_batch()
-    check_all(
-        model, batch, gradients(model, token_losses(model, batch)), limit=1e-6
-    )  # its RMSNorm works in float32
+    check_all(model, batch, gradients(model, token_losses(model, batch)), limit=1e-6)  # its RMSNorm works in float32
 
 
 def test_an_encoder_with_a_classifier_equals_brute_force() -> None:
@@ -360,9 +345,7 @@ def test_a_vision_transformer_with_its_class_token_equals_brute_force() -> None:
         "pixel_values": torch.randn(4, 3, 8, 8, dtype=torch.float64),
         "labels": torch.tensor([0, 2, 1, 1]),
     }
-    losses = nn.functional.cross_entropy(
-        model(batch["pixel_values"]).logits, batch["labels"], reduction="none"
-    )
+    losses = nn.functional.cross_entropy(model(batch["pixel_values"]).logits, batch["labels"], reduction="none")
     grads = gradients(model, losses)
     check_all(model, batch, grads)
     raw = norms({k: v for k, v in grads.items() if k.endswith(("cls_token", "position_embeddings"))})
@@ -394,9 +377,7 @@ def test_as_many_positions_as_datapoints_is_not_taken_for_a_batch_of_positions()
             agree(torch.from_numpy(run.batch(batch)["grad_norm"]), want)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "limit"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["float32", "bfloat16"]
-)
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["float32", "bfloat16"])
 def test_lower_precision_is_close_to_float64(dtype: torch.dtype, limit: float) -> None:
     model, (x, y) = made("many positions")
     with TorchPass(model, [GradNorm()]) as run:

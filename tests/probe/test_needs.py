@@ -25,9 +25,7 @@ from datumwise.probe.torch_pass import TorchPass, choose_form
 
 def sequence_model() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
     torch.manual_seed(0)
-    model = Seen(
-        nn.Linear(5, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)
-    ).double()
+    model = Seen(nn.Linear(5, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     return model, (torch.randn(9, 4, 5).double(), torch.randint(0, 3, (9,)))
 
 
@@ -65,9 +63,7 @@ def test_the_form_for_norms_is_the_cheapest() -> None:
     from datumwise.probe.gradient import Layer, Lookup, Outer
 
     def form(t: int, o: int, i: int) -> str:
-        return choose_form(
-            Grad(Layer("l", "linear", shape=(o, i)), 2, [Outer(torch.ones(2, t, i), torch.ones(2, t, o))])
-        )
+        return choose_form(Grad(Layer("l", "linear", shape=(o, i)), 2, [Outer(torch.ones(2, t, i), torch.ones(2, t, o))]))
 
     assert form(1, 4, 4) == "factored"
     assert form(4, 100, 100) == "ghost"
@@ -104,9 +100,7 @@ def test_batch_size_does_not_matter_and_row_order_permutes(size: int) -> None:
                 found.setdefault(name, []).append(values)
     for name, values in whole.items():
         tolerance = 1e-3 if values.dtype == np.float16 else 1e-10
-        assert np.allclose(np.concatenate(found[name]), values[order.numpy()], rtol=tolerance, atol=1e-5), (
-            name
-        )
+        assert np.allclose(np.concatenate(found[name]), values[order.numpy()], rtol=tolerance, atol=1e-5), name
 
 
 def test_several_objectives_on_one_forward_equal_a_pass_each() -> None:
@@ -327,9 +321,7 @@ def test_activations_and_their_gram_leave_out_padding() -> None:
     found = run(model, batch, [Activations(["middle"]), gram])
     hidden = model.middle(model.tokens(batch["input_ids"])).detach()
     keep = batch["attention_mask"].bool()
-    assert np.allclose(
-        found["activations/middle"], [h[k].mean(0).numpy() for h, k in zip(hidden, keep, strict=True)]
-    )
+    assert np.allclose(found["activations/middle"], [h[k].mean(0).numpy() for h, k in zip(hidden, keep, strict=True)])
     assert np.allclose(gram.state()["middle/gram"], (hidden[keep].T @ hidden[keep]).numpy())
     assert gram.state()["middle/count"] == 15
     other = ActivationGram(["middle"])

@@ -56,8 +56,7 @@ def test_columns_of_a_language_model_are_over_its_supervised_tokens() -> None:
     log_p = F.log_softmax(model(ids), -1).detach()
     rows = [[log_p[n, t - 1, ids[n, t]] for t in range(1, 7) if labels[n, t] != -100] for n in range(3)]
     entropies = [
-        [-(log_p[n, t - 1].exp() * log_p[n, t - 1]).sum() for t in range(1, 7) if labels[n, t] != -100]
-        for n in range(3)
+        [-(log_p[n, t - 1].exp() * log_p[n, t - 1]).sum() for t in range(1, 7) if labels[n, t] != -100] for n in range(3)
     ]
     assert found["n_tokens"].tolist() == [4, 3, 0]
     for got, want in zip(found["token_logprobs"], rows, strict=True):

@@ -54,9 +54,7 @@ def test_the_plan_says_what_is_captured_and_what_is_missing() -> None:
 
 def test_more_signals_cost_more_and_checkpoints_multiply() -> None:
     model = Untouchable()
-    forward, norms, both = (
-        plan(model, w).cost for w in (["loss"], ["grad_norm"], ["loss", "grad_norm", "grad_index"])
-    )
+    forward, norms, both = (plan(model, w).cost for w in (["loss"], ["grad_norm"], ["loss", "grad_norm", "grad_index"]))
     assert forward < norms < both
     assert plan(model, ["loss"], checkpoints=[1, 2, 3]).cost == pytest.approx(3 * forward)
 

@@ -38,9 +38,7 @@ def table_ledger(path: Path, n: int = 50) -> Any:
     ]
     rows = pa.record_batch(columns, schema=schema)
     roles = {"id": "id", "label": "y", "features": [f"x{j}" for j in range(5)]}
-    return create_ledger(
-        path / "table", iter([rows]), schema=schema, id_column="id", roles=roles, max_rows_per_file=20
-    )
+    return create_ledger(path / "table", iter([rows]), schema=schema, id_column="id", roles=roles, max_rows_per_file=20)
 
 
 class Words:
@@ -70,9 +68,7 @@ def language_model() -> nn.Module:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=1, n_embd=8, n_head=2, vocab_size=50, n_positions=32, bos_token_id=0, eos_token_id=0
-    )
+    config = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=50, n_positions=32, bos_token_id=0, eos_token_id=0)
     return GPT2LMHeadModel(config)
 
 

@@ -63,9 +63,7 @@ def test_inner_products_are_unbiased_and_their_error_is_one_over_root_length() -
     for x, y in (structured(24, 32), (vectors(900)[0], vectors(900)[1])):
         x, y = x / x.norm(), y / y.norm()
         pair = torch.stack([x, y])
-        found = np.array(
-            [float(z[0] @ z[1]) for z in (Sjlt(length, seed)("w", pair) for seed in range(seeds))]
-        )
+        found = np.array([float(z[0] @ z[1]) for z in (Sjlt(length, seed)("w", pair) for seed in range(seeds))])
         truth = float(x @ y)
         assert abs(found.mean() - truth) < 4 * found.std() / seeds**0.5
         exact = ((1 + truth**2) / length) ** 0.5  # of independent buckets and signs

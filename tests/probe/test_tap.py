@@ -19,9 +19,7 @@ from datumwise.probe.torch_pass import TorchPass
 
 def model_and_batch() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
     torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(5, 6), nn.Dropout(0.5), nn.BatchNorm1d(6), nn.ReLU(inplace=True), nn.Linear(6, 3)
-    )
+    model = nn.Sequential(nn.Linear(5, 6), nn.Dropout(0.5), nn.BatchNorm1d(6), nn.ReLU(inplace=True), nn.Linear(6, 3))
     model[2].eval()
     model[4].bias.requires_grad_(False)
     model[0].weight.grad = torch.ones_like(model[0].weight)
@@ -34,10 +32,7 @@ def traces(model: nn.Module) -> dict[str, Any]:
         "flags": {name: p.requires_grad for name, p in model.named_parameters()},
         "modes": {name: m.training for name, m in model.named_modules()},
         "hooks": {name: (len(m._forward_hooks), len(m._backward_hooks)) for name, m in model.named_modules()},
-        "grads": {
-            name: None if p.grad is None else (id(p.grad), p.grad.sum())
-            for name, p in model.named_parameters()
-        },
+        "grads": {name: None if p.grad is None else (id(p.grad), p.grad.sum()) for name, p in model.named_parameters()},
         "parameters": {name: id(p) for name, p in model.named_parameters()},
         "values": {name: v.clone() for name, v in model.state_dict().items()},
         "random": torch.get_rng_state(),

@@ -12,27 +12,19 @@ from datumwise.errors import EmptyData, LabelError, NotFinite, SchemaMismatch
 from datumwise.readers.checks import checked, looks_continuous
 
 
-def run(
-    table: pa.Table, roles: dict, *, rows: int = 4, id_column: str | None = None, task: str | None = None
-) -> int:
+def run(table: pa.Table, roles: dict, *, rows: int = 4, id_column: str | None = None, task: str | None = None) -> int:
     batches = iter(table.to_batches(max_chunksize=rows))
     return sum(b.num_rows for b in checked(batches, roles, name="t.csv", id_column=id_column, task=task))
 
 
-@given(
-    st.lists(
-        st.sampled_from([0.0, 1.5, float("nan"), float("inf"), -float("inf"), None]), min_size=1, max_size=30
-    )
-)
+@given(st.lists(st.sampled_from([0.0, 1.5, float("nan"), float("inf"), -float("inf"), None]), min_size=1, max_size=30))
 def test_exactly_the_rows_without_a_finite_number_are_named(values: list[float | None]) -> None:
     table = pa.table({"a": pa.array(values, pa.float64())})
     bad = [i for i, value in enumerate(values) if value is not None and not np.isfinite(value)]  # null is missing
     if not bad:
         assert run(table, {"features": ["a"]}) == len(values)
         return
-    with pytest.raises(
-        NotFinite, match=rf"column 'a' is NaN or infinite in {len(bad)} row"
-    ) as caught:
+    with pytest.raises(NotFinite, match=rf"column 'a' is NaN or infinite in {len(bad)} row") as caught:
         run(table, {"features": ["a"]})
     assert caught.value.ids == bad
 

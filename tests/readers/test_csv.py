@@ -53,9 +53,7 @@ def test_ids_read_as_text_keep_their_zeros(file: Path) -> None:
 
 def test_a_type_that_changes_late_is_refused_with_column_value_and_line(file: Path) -> None:
     lines = [f"{i},{'abc' if i == 50_000 else i}" for i in range(50_100)]
-    with pytest.raises(
-        SchemaMismatch, match=r"'n' mixes types: whole numbers so far, and 'abc' in line 50,002 of rev"
-    ):
+    with pytest.raises(SchemaMismatch, match=r"'n' mixes types: whole numbers so far, and 'abc' in line 50,002 of rev"):
         rows_of(file, "id,n\n" + "\n".join(lines) + "\n")
 
 

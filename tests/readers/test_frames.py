@@ -40,9 +40,7 @@ def test_same_values_have_one_fingerprint_however_they_are_cut() -> None:
 
 def test_mixed_types_in_a_pandas_column_are_refused_with_the_rows() -> None:
     frame = pd.DataFrame({"a": pd.Series([1, 2, "x", 4, "y"], dtype=object)})
-    with pytest.raises(
-        SchemaMismatch, match=r"'a' mixes types: numbers, and text in 2 rows \(rows 2, 4, from 0\)"
-    ) as e:
+    with pytest.raises(SchemaMismatch, match=r"'a' mixes types: numbers, and text in 2 rows \(rows 2, 4, from 0\)") as e:
         read_pandas(frame, name="d")
     assert e.value.ids == [2, 4]
 

@@ -14,12 +14,8 @@ datasets = pytest.importorskip("datasets")
 
 
 def reviews(labels: list[int]) -> datasets.Dataset:
-    features = datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
-    )
-    return datasets.Dataset.from_dict(
-        {"text": [f"t{i}" for i in range(len(labels))], "label": labels}, features
-    )
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    return datasets.Dataset.from_dict({"text": [f"t{i}" for i in range(len(labels))], "label": labels}, features)
 
 
 def rows_of(source: object) -> list[dict]:
@@ -42,9 +38,7 @@ def test_saved_and_in_memory_are_the_same_rows_with_names_of_classes(tmp_path: P
 
 def test_several_shards_are_read_in_order(tmp_path: Path) -> None:
     reviews([0] * 10).save_to_disk(str(tmp_path / "saved"), num_shards=3)
-    assert [row["text"] for row in rows_of(read_saved_data_set(tmp_path / "saved"))] == [
-        f"t{i}" for i in range(10)
-    ]
+    assert [row["text"] for row in rows_of(read_saved_data_set(tmp_path / "saved"))] == [f"t{i}" for i in range(10)]
 
 
 def test_minus_one_is_no_label(tmp_path: Path) -> None:

@@ -36,9 +36,7 @@ def test_rows_keep_their_order(file: Path) -> None:
 
 
 def test_strings_that_look_like_dates_or_uuids_stay_as_they_are_written(file: Path) -> None:
-    rows = [
-        {"text": "2020-01-01", "when": "2020-01-01T10:00:00", "u": "3f2504e0-4f89-11d3-9a0c-0305e82c3301"}
-    ]
+    rows = [{"text": "2020-01-01", "when": "2020-01-01T10:00:00", "u": "3f2504e0-4f89-11d3-9a0c-0305e82c3301"}]
     assert table_of(file, json.dumps(rows[0])).to_pylist() == rows
 
 

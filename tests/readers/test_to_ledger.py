@@ -55,9 +55,7 @@ def test_csv_parquet_jsonl_and_memory_give_the_same_datapoints() -> None:
     pq.write_table(table, "t.parquet")
     arrow_csv.write_csv(table, "t.csv")
     write("t.jsonl", "\n".join(map(json.dumps, table.to_pylist())))
-    ledgers = [
-        ingest(source, out=f"l{i}") for i, source in enumerate(("t.parquet", "t.csv", "t.jsonl", table))
-    ]
+    ledgers = [ingest(source, out=f"l{i}") for i, source in enumerate(("t.parquet", "t.csv", "t.jsonl", table))]
     for ledger in ledgers[1:]:
         assert list(ledger.ids) == list(ledgers[0].ids)
         assert ledger.table().to_pylist() == ledgers[0].table().to_pylist()

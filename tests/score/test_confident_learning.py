@@ -49,9 +49,7 @@ def test_every_rule_flags_what_cleanlab_flags(seed, n, K, sharpness, levels, dty
     assume(len(np.unique(labels)) > 1)
     for rule in FILTERS:
         np.testing.assert_array_equal(find_label_issues(labels, probs, rule), peer(labels, probs, rule), rule)
-    np.testing.assert_array_equal(
-        confident_thresholds(labels, probs), get_confident_thresholds(labels, probs)
-    )
+    np.testing.assert_array_equal(confident_thresholds(labels, probs), get_confident_thresholds(labels, probs))
     for calibrate in (False, True):
         np.testing.assert_array_equal(
             confident_joint(labels, probs, calibrate),
@@ -83,9 +81,7 @@ def test_adversarial_probabilities_are_treated_as_cleanlab_treats_them():
     halves = np.where(np.arange(n)[:, None] % 2, onehot, wrong)
     for probs in (uniform, onehot, wrong, constant, never, halves):
         for rule in FILTERS:
-            np.testing.assert_array_equal(
-                find_label_issues(labels, probs, rule), peer(labels, probs, rule), rule
-            )
+            np.testing.assert_array_equal(find_label_issues(labels, probs, rule), peer(labels, probs, rule), rule)
 
 
 def test_many_rows_are_read_in_blocks_with_the_same_answer(monkeypatch):

@@ -31,9 +31,7 @@ def utility(rows, X, y, X_val, y_val, k):
 def enumerated(X, y, X_val, y_val, k):
     """Shapley value from all subsets, eq. 1 of the paper."""
     n = len(X)
-    worth = {
-        s: utility(s, X, y, X_val, y_val, k) for size in range(n + 1) for s in combinations(range(n), size)
-    }
+    worth = {s: utility(s, X, y, X_val, y_val, k) for size in range(n + 1) for s in combinations(range(n), size)}
     value = np.zeros(n)
     for s, v in worth.items():
         for i in set(range(n)) - set(s):
@@ -54,18 +52,14 @@ def test_knn_shapley_equals_enumeration_of_all_subsets(seed, n, m, k, grid):
     rng = np.random.default_rng(seed)
     X, X_val = (rng.integers(0, 2, (r, 2)).astype(float) if grid else rng.normal(size=(r, 2)) for r in (n, m))
     y, y_val = rng.integers(0, 3, n), rng.integers(0, 3, m)
-    np.testing.assert_allclose(
-        knn_shapley(X, y, X_val, y_val, k), enumerated(X, y, X_val, y_val, k), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(knn_shapley(X, y, X_val, y_val, k), enumerated(X, y, X_val, y_val, k), rtol=0, atol=1e-12)
 
 
 def test_ten_rows_equal_enumeration():
     rng = np.random.default_rng(0)
     X, X_val = rng.normal(size=(10, 3)), rng.normal(size=(2, 3))
     y, y_val = rng.integers(0, 2, 10), rng.integers(0, 2, 2)
-    np.testing.assert_allclose(
-        knn_shapley(X, y, X_val, y_val, 3), enumerated(X, y, X_val, y_val, 3), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(knn_shapley(X, y, X_val, y_val, 3), enumerated(X, y, X_val, y_val, 3), rtol=0, atol=1e-12)
 
 
 def example(n=400, m=60, d=5, seed=1):
@@ -161,9 +155,7 @@ def test_crossed_value_is_the_mean_over_the_folds_a_row_trains():
 
 def test_given_validation_rows_are_used():
     X, y, X_val, y_val = example(n=30)
-    np.testing.assert_array_equal(
-        knn_shapley_crossed(X, y, X_val=X_val, y_val=y_val), knn_shapley(X, y, X_val, y_val)
-    )
+    np.testing.assert_array_equal(knn_shapley_crossed(X, y, X_val=X_val, y_val=y_val), knn_shapley(X, y, X_val, y_val))
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,7 @@ METHODS = ["self_confidence", "normalized_margin", "confidence_weighted_entropy"
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.integers(0, 2**31), st.integers(1, 80), st.integers(2, 8), st.sampled_from([np.float32, np.float64])
-)
+@given(st.integers(0, 2**31), st.integers(1, 80), st.integers(2, 8), st.sampled_from([np.float32, np.float64]))
 def test_label_quality_equals_cleanlab(seed, n, K, dtype):
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(np.full(K, 0.3), n).astype(dtype)

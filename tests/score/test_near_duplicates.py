@@ -41,9 +41,7 @@ def test_jittered_copies_are_found_among_ordinary_neighbours(metric, dim):
     X = rng.normal(size=(1500, dim))
     if metric == "cosine":
         X /= np.linalg.norm(X, axis=1, keepdims=True)
-    typical = np.median(
-        np.sqrt(((X[:200, None] - X[None]) ** 2).sum(axis=2) + 1e9 * np.eye(200, 1500)).min(axis=1)
-    )
+    typical = np.median(np.sqrt(((X[:200, None] - X[None]) ** 2).sum(axis=2) + 1e9 * np.eye(200, 1500)).min(axis=1))
     copies = X[:50] + rng.normal(size=(50, dim)) * typical / 5 / np.sqrt(dim)
     found = near_duplicates(np.vstack([X, copies]), metric=metric)
     assert found.flag[:50].all()

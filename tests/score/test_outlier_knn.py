@@ -36,9 +36,7 @@ def test_scale_and_rotation_change_nothing():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(100, 5))
     turn = np.linalg.qr(rng.normal(size=(5, 5)))[0]
-    np.testing.assert_allclose(
-        outlier_knn(1e4 * X @ turn, metric="euclidean"), outlier_knn(X, metric="euclidean")
-    )
+    np.testing.assert_allclose(outlier_knn(1e4 * X @ turn, metric="euclidean"), outlier_knn(X, metric="euclidean"))
 
 
 def test_planted_outliers_score_highest():

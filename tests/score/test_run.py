@@ -22,9 +22,7 @@ def iris(path, extra=None):
     columns = {"id": [f"flower {i}" for i in range(150)]} | dict(zip(FEATURES, X.T, strict=True))
     table = pa.table(columns | {"species": np.array(["s", "v", "g"])[y]} | (extra or {}))
     roles = {"label": "species", "features": FEATURES}
-    return create_ledger(
-        path / "iris", iter(table.to_batches()), schema=table.schema, id_column="id", roles=roles
-    )
+    return create_ledger(path / "iris", iter(table.to_batches()), schema=table.schema, id_column="id", roles=roles)
 
 
 @pytest.fixture
@@ -55,9 +53,7 @@ def test_values_are_those_of_the_functions_on_the_signals(ledger):
     found = run(ledger, model, NAMES, folds=4, seed=1)
     np.testing.assert_array_equal(found["label_error"], label_error(known["probs"], known["labels"]))
     np.testing.assert_array_equal(found["el2n"], el2n(known["probs"], known["labels"]))
-    np.testing.assert_array_equal(
-        found["memorization"], memorization(known["probs_fit"], known["probs"], known["labels"])
-    )
+    np.testing.assert_array_equal(found["memorization"], memorization(known["probs_fit"], known["probs"], known["labels"]))
     np.testing.assert_array_equal(
         found["knn_shapley"], knn_shapley_crossed(known["embedding"], known["labels"], folds=4, seed=1)
     )
@@ -115,8 +111,7 @@ def test_known_signals_are_not_asked_for_again(ledger, asked):
 
 def test_the_seed_decides_the_folds_and_nothing_else_does(tmp_path):
     first, again, other = (
-        run(iris(tmp_path / str(i)), LogisticRegression(), "el2n", seed=seed)["el2n"]
-        for i, seed in enumerate([0, 0, 1])
+        run(iris(tmp_path / str(i)), LogisticRegression(), "el2n", seed=seed)["el2n"] for i, seed in enumerate([0, 0, 1])
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()

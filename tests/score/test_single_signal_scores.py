@@ -25,9 +25,7 @@ def test_el2n_is_the_length_of_the_loss_gradient_in_the_logits():
     def cross_entropy(z):
         return np.log(np.exp(z).sum()) - z[label]
 
-    gradient = [
-        (cross_entropy(logits + d) - cross_entropy(logits - d)) / (2 * step) for d in step * np.eye(3)
-    ]
+    gradient = [(cross_entropy(logits + d) - cross_entropy(logits - d)) / (2 * step) for d in step * np.eye(3)]
     probs = np.exp(logits) / np.exp(logits).sum()
     np.testing.assert_allclose(el2n([probs], [label]), np.linalg.norm(gradient), rtol=1e-8)
 
@@ -63,9 +61,7 @@ def test_memorization_refuses_shapes_that_differ():
 
 def test_regression_score_of_normal_residuals_is_their_standard_score():
     residual = 3 + 2 * np.random.default_rng(0).normal(size=100_000)
-    np.testing.assert_allclose(
-        label_error_regression(residual), np.abs(residual - 3) / 2, rtol=0.03, atol=0.03
-    )
+    np.testing.assert_allclose(label_error_regression(residual), np.abs(residual - 3) / 2, rtol=0.03, atol=0.03)
 
 
 def test_regression_score_does_not_change_with_unit_or_offset_and_withstands_errors():
@@ -81,10 +77,7 @@ def test_regression_score_does_not_change_with_unit_or_offset_and_withstands_err
 
 def test_few_normal_residuals_are_flagged():
     rng = np.random.default_rng(0)
-    flagged = [
-        np.count_nonzero(label_error_regression(rng.normal(size=2000)) > residual_threshold(2000))
-        for _ in range(50)
-    ]
+    flagged = [np.count_nonzero(label_error_regression(rng.normal(size=2000)) > residual_threshold(2000)) for _ in range(50)]
     assert np.mean(flagged) < 1.5
 
 

@@ -33,9 +33,7 @@ def test_confidence_is_the_mean_probability_of_the_label():
 
 
 def test_variability_is_the_population_standard_deviation():
-    np.testing.assert_allclose(
-        variability(LOGITS, LABELS), [0.25, 0, sqrt(3) / 8, sqrt(3) / 8, 0], atol=1e-15
-    )
+    np.testing.assert_allclose(variability(LOGITS, LABELS), [0.25, 0, sqrt(3) / 8, sqrt(3) / 8, 0], atol=1e-15)
 
 
 def test_correctness_is_the_share_of_epochs_predicted_right():

@@ -93,9 +93,7 @@ def audit(
     if source is not None and not is_ledger_path(source):
         refuse_unreadable(source)
     checks = [parse_check(one) for one in fail_on or ()]
-    stage = StageLines(
-        surface(sys.stderr), quiet=common.quiet or common.json, budget=Budget(seconds_of(budget))
-    )
+    stage = StageLines(surface(sys.stderr), quiet=common.quiet or common.json, budget=Budget(seconds_of(budget)))
     roles: dict[str, Any] = {
         "label": label,
         "text": text,

@@ -55,9 +55,7 @@ def parse_check(text: str) -> Check:
     """
     match = FORM.fullmatch(text)
     if match is None:
-        raise UnknownName(
-            f"--fail-on {text!r} is no check", remedy="write one as 'label_error > 2%' or 'outlier >= 10'"
-        )
+        raise UnknownName(f"--fail-on {text!r} is no check", remedy="write one as 'label_error > 2%' or 'outlier >= 10'")
     key, sign, limit, percent = match.groups()
     return Check(key.strip().replace("-", "_").replace(" ", "_"), sign, float(limit), percent == "%")
 
@@ -95,7 +93,5 @@ def checked(checks: Sequence[Check], audit: Audit) -> list[dict[str, Any]]:
         limit = f"{check.limit:g}{'%' if check.percent else ''}"
         value = f"{100 * count / audit.n:.1f}%" if check.percent else f"{count:,}"
         said = f"{check.key} {check.sign} {limit}: {value}, {'failed' if failed else 'passed'}"
-        results.append(
-            {"check": f"{check.key} {check.sign} {limit}", "count": count, "failed": failed, "said": said}
-        )
+        results.append({"check": f"{check.key} {check.sign} {limit}", "count": count, "failed": failed, "said": said})
     return results

@@ -84,8 +84,6 @@ def _plain(renderable: Any) -> str:
         from rich.console import Console
 
         buffer = io.StringIO()
-        Console(file=buffer, width=10_000, no_color=True, highlight=False, markup=False).print(
-            renderable, end=""
-        )
+        Console(file=buffer, width=10_000, no_color=True, highlight=False, markup=False).print(renderable, end="")
         return "\n".join(line.rstrip() for line in buffer.getvalue().strip().split("\n"))
     return str(renderable).strip()

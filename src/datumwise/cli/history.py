@@ -30,20 +30,12 @@ def versions(ledger: Path, /, *, common: Common = Common()) -> Outcome:  # noqa:
         "command": "versions",
         "ledger": opened.path,
         "version": opened.version,
-        "versions": [
-            {"number": v.number, "time": v.time, "what": v.what, "rows": v.rows, "tags": list(v.tags)}
-            for v in found
-        ],
+        "versions": [{"number": v.number, "time": v.time, "what": v.what, "rows": v.rows, "tags": list(v.tags)} for v in found],
     }
 
     def lines(to: Surface) -> Sequence[str | Line]:
-        rows = [
-            (v.number, f"{v.time:%Y-%m-%d %H:%M}", f"{v.rows:,}", ", ".join(v.tags) or None, v.what)
-            for v in found
-        ]
-        return table(
-            ["version", "time", "rows", "tags", "what"], rows, right=["version", "rows"], width=to.width
-        )
+        rows = [(v.number, f"{v.time:%Y-%m-%d %H:%M}", f"{v.rows:,}", ", ".join(v.tags) or None, v.what) for v in found]
+        return table(["version", "time", "rows", "tags", "what"], rows, right=["version", "rows"], width=to.width)
 
     return Outcome(facts=facts, lines=lines)
 

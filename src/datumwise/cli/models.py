@@ -20,8 +20,9 @@ def load_model(word: str, *, task: str | None, seed: int) -> tuple[Any, dict[str
     ----------
     word : str
         One of: a file written by joblib or pickle (which runs code: load your own only); a folder written
-        by ``save_pretrained`` of transformers; ``module:attribute`` on the Python path or in the working
-        directory; a learner of `datumwise.probe.learners` (``logistic-regression``).
+        by ``save_pretrained`` of transformers, a GGUF file or a hub name (``owner/name``); ``module:attribute`` on
+        the Python path or in the working directory; a learner of `datumwise.probe.learners`
+        (``logistic-regression``).
     task : str or None
         The ledger's, for learners by name.
     seed : int
@@ -40,13 +41,17 @@ def load_model(word: str, *, task: str | None, seed: int) -> tuple[Any, dict[str
         import joblib
 
         return joblib.load(path), {}
-    if path.is_dir():
-        return _transformer(path)
-    if ":" in word:
+    if ":" in word and not path.exists():
         return _imported(word), {}
-    from datumwise.probe.learners import learner
+    from datumwise.probe.learners import LEARNERS, learner
 
-    return learner(word, task or "classification", seed=seed), {}
+    task = task or "classification"
+    if word.replace("-", " ").lower() in LEARNERS[task] or not (path.exists() or "/" in word):
+        return learner(word, task, seed=seed), {}
+    from datumwise.probe import collate
+
+    model, tokenizer = collate.load_model(word)
+    return model, {"tokenizer": tokenizer}
 
 
 def _imported(word: str) -> Any:
@@ -61,25 +66,8 @@ def _imported(word: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and not module.startswith(error.name):
             raise
-        raise SourceError(
-            f"there is no module {module!r}", remedy="run from its folder, or install it"
-        ) from error
+        raise SourceError(f"there is no module {module!r}", remedy="run from its folder, or install it") from error
     except AttributeError as error:
         raise SourceError(f"module {module!r} has no {attribute!r}") from error
     ready = not isinstance(found, type) and (hasattr(found, "fit") or hasattr(found, "forward"))
     return found if ready else found()
-
-
-def _transformer(folder: Path) -> tuple[Any, dict[str, Any]]:
-    if not (folder / "config.json").is_file():
-        raise SourceError(
-            f"folder {folder} holds no model (config.json)", remedy="save one with save_pretrained"
-        )
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    named = (config.architectures or [""])[0]
-    kind = "AutoModelForSequenceClassification" if "Classification" in named else "AutoModelForCausalLM"
-    model = getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return model, {"tokenizer": tokenizer}

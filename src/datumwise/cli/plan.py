@@ -53,11 +53,7 @@ def planned(
 
     def lines(to: Surface) -> Sequence[str | Line]:
         cells = [(what, by, f"{n:,}", writes) for what, by, n, writes in passes]
-        named = (
-            f"{rows:,} datapoints, about {held:,} of them held out. The verdict is {learner}'s."
-            if task
-            else ""
-        )
+        named = f"{rows:,} datapoints, about {held:,} of them held out. The verdict is {learner}'s." if task else ""
         return [
             *table(["pass", "model", "rows", "writes"], cells, right=["rows"], width=to.width),
             *([f"  {named}"] if named else []),

@@ -51,11 +51,7 @@ def show(
 
 
 def _whole(ledger: Any) -> Outcome:
-    role_of = {
-        c: role
-        for role, names in ledger.roles.items()
-        for c in ([names] if isinstance(names, str) else names)
-    }
+    role_of = {c: role for role, names in ledger.roles.items() for c in ([names] if isinstance(names, str) else names)}
     described = [
         {
             "name": column.name,
@@ -83,10 +79,7 @@ def _whole(ledger: Any) -> Outcome:
 
     def lines(to: Surface) -> Sequence[str | Line]:
         head = f"{ledger.name}  {len(ledger):,} datapoints, version {ledger.version}"
-        rows = [
-            (c["name"], c["role"] or c["kind"], _short(c["type"]), c["made_by"], c["higher"] or "")
-            for c in described
-        ]
+        rows = [(c["name"], c["role"] or c["kind"], _short(c["type"]), c["made_by"], c["higher"] or "") for c in described]
         said: list[str | Line] = [
             Line(head, "bold"),
             "",
@@ -242,9 +235,7 @@ def write_table(found: Any, to: Path, *, force: bool) -> None:
             for row in found.to_pylist():
                 handle.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
     else:
-        raise SourceError(
-            f"{to.name} has no suffix that can be written", remedy="use .parquet, .csv or .jsonl"
-        )
+        raise SourceError(f"{to.name} has no suffix that can be written", remedy="use .parquet, .csv or .jsonl")
 
 
 def _rows(found: Any, to: Surface) -> list[str]:

@@ -63,9 +63,7 @@ def refusal_of(error: BaseException) -> dict[str, Any] | None:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return _said("SourceError", f"{error.filename}: {error.strerror.lower()}", None)
     if isinstance(error, MemoryError):
-        return _said(
-            "MemoryError", "there is not enough memory", "give fewer rows, or a smaller --batch-size"
-        )
+        return _said("MemoryError", "there is not enough memory", "give fewer rows, or a smaller --batch-size")
     return None
 
 
@@ -97,9 +95,7 @@ def usage_sentence(error: Any, commands: Iterable[str]) -> dict[str, Any]:
         known = {name for argument in error.argument_collection for name in argument.names if argument.parse}
         guess = nearest(word, sorted(known), cutoff=0.6)
         where = f"datumwise {command}" if command else "datumwise"
-        return _said(
-            "UsageError", f"{where} has no option {word}", f"did you mean {guess}?" if guess else more
-        )
+        return _said("UsageError", f"{where} has no option {word}", f"did you mean {guess}?" if guess else more)
     if kind in ("UnusedCliTokensError", "ArgumentOrderError"):
         words = error.unused_tokens or [getattr(error, "token", "")]
         return _said("UsageError", f"{' '.join(map(str, words))!r} is one word too many", more)
@@ -108,9 +104,7 @@ def usage_sentence(error: Any, commands: Iterable[str]) -> dict[str, Any]:
         if not name.startswith("-"):
             return _said("UsageError", f"{name.upper()} is missing", more)
         given = error.argument is not None and error.argument.tokens
-        return _said(
-            "UsageError", f"{name} needs a value" if given or error.keyword else f"{name} is missing", more
-        )
+        return _said("UsageError", f"{name} needs a value" if given or error.keyword else f"{name} is missing", more)
     if kind == "CoercionError" and error.token is not None:
         word = error.token.value
         flag = error.token.keyword or (error.argument.name.lstrip("-").upper() if error.argument else "")

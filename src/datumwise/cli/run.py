@@ -30,9 +30,7 @@ def run(argv: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return _refused(
-            {"kind": "Interrupted", "message": "interrupted", "remedy": None}, as_json, INTERRUPTED
-        )
+        return _refused({"kind": "Interrupted", "message": "interrupted", "remedy": None}, as_json, INTERRUPTED)
     except Misused as error:
         return _refused(error.said, as_json, REFUSED)
     except Exception as error:

@@ -57,14 +57,10 @@ def score(
 
     opened = open_ledger(ledger)
     wanted = names_of(names) or []
-    stage = StageLines(
-        surface(sys.stderr), quiet=common.quiet or common.json, budget=Budget(seconds_of(budget))
-    )
+    stage = StageLines(surface(sys.stderr), quiet=common.quiet or common.json, budget=Budget(seconds_of(budget)))
     loaded, options = load_model(model, task=opened.task, seed=seed)
     if plan:
-        planned = run(
-            opened, loaded, wanted, folds=folds, seed=seed, engine=engine, plan_only=True, **options
-        )
+        planned = run(opened, loaded, wanted, folds=folds, seed=seed, engine=engine, plan_only=True, **options)
         facts = {"command": "score", "plan": str(planned).splitlines(), "ran": False}
         return Outcome(
             facts=facts,
@@ -72,9 +68,7 @@ def score(
         )
     stage.begin("probe", ", ".join(wanted))
     try:
-        scores = run(
-            opened, loaded, wanted, folds=folds, seed=seed, engine=engine, progress=stage.progress, **options
-        )
+        scores = run(opened, loaded, wanted, folds=folds, seed=seed, engine=engine, progress=stage.progress, **options)
     except BudgetSpent:
         return interrupted(stage, opened.path, because=f"stopped after {budget}")
     except KeyboardInterrupt:

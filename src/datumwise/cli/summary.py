@@ -21,9 +21,7 @@ LISTED = 1_000  # datapoints of evidence in the --json document
 UNITS = {"images": "pictures", "text": "texts", "table": "rows"}
 
 
-def summary(
-    audit: Audit, to: Surface, *, page: Path | None, checks: Sequence[str], stages: bool
-) -> list[str | Line]:
+def summary(audit: Audit, to: Surface, *, page: Path | None, checks: Sequence[str], stages: bool) -> list[str | Line]:
     """The audit in lines.
 
     Parameters
@@ -81,9 +79,7 @@ def _findings(audit: Audit, to: Surface) -> list[str]:
     for finding in audit.findings:
         truth = finding.planted
         counted = [f"{truth.planted:,}", f"{truth.right:,}"] if truth else [None, None]
-        rows.append(
-            [_title(finding), f"{finding.count:,}", *(counted if planted else []), _worst(finding, audit)]
-        )
+        rows.append([_title(finding), f"{finding.count:,}", *(counted if planted else []), _worst(finding, audit)])
     return table(header, rows, right=["found", "planted", "right"], width=to.width)
 
 
@@ -109,10 +105,7 @@ def _proof(proof: Proof, to: Surface) -> list[str | Line]:
         return list(_field("Proof", proof.why_none, to))
     head = f"held-out {proof.metric} on {proof.held_out:,} datapoints, 95% interval, {primary.learner}"
     lines: list[str | Line] = list(_field("Proof", head, to))
-    rows = [
-        (row.name, f"{row.n:,}", _level(row.score.value, proof), _range(row.score, proof))
-        for row in primary.rows
-    ]
+    rows = [(row.name, f"{row.n:,}", _level(row.score.value, proof), _range(row.score, proof)) for row in primary.rows]
     widths = [max(columns(row[i]) for row in rows) for i in range(3)]
     for name, n, level, interval in rows:
         lines.append(f"    {name:<{max(widths[0], 9)}}  {n:>{widths[1]}}   {level:>{widths[2]}}  {interval}")
@@ -221,9 +214,7 @@ def audit_facts(audit: Audit, *, page: Path | None, checks: Sequence[Any]) -> di
                 "reads": f.reads,
                 "source": f.source,
                 "detail": f.detail,
-                "planted": None
-                if f.planted is None
-                else {"planted": f.planted.planted, "right": f.planted.right},
+                "planted": None if f.planted is None else {"planted": f.planted.planted, "right": f.planted.right},
             }
             for f in audit.findings
         ],

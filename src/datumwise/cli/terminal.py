@@ -84,9 +84,7 @@ def _is_utf8(stream: TextIO, environ: Mapping[str, str]) -> bool:
     if encoding != "utf8":
         return False
     set_to = [environ.get(key, "") for key in ("LC_ALL", "LC_CTYPE", "LANG")]
-    if (
-        set_to[1] in COERCED
-    ):  # Python itself sets this in the C locale, and speaks UTF-8; the terminal may not
+    if set_to[1] in COERCED:  # Python itself sets this in the C locale, and speaks UTF-8; the terminal may not
         set_to[1] = ""
     locale = next((value for value in set_to if value), None)
     if locale is None:

@@ -62,9 +62,7 @@ class Task:
     flush_seconds: float
 
 
-def run_local(
-    task: Task, fn: Callable[..., Any], progress: Counter, num_actors: None = None
-) -> tuple[int, int]:
+def run_local(task: Task, fn: Callable[..., Any], progress: Counter, num_actors: None = None) -> tuple[int, int]:
     """Work through all shards in this process.
 
     Returns
@@ -116,9 +114,7 @@ class Worker:
         self.fn = made
         self.stateful = has_state(self.fn)
         if self.stateful and not has_state(fn):
-            raise ModelMismatch(
-                "the function has a state and its factory does not say so", remedy="set stateful = True"
-            )
+            raise ModelMismatch("the function has a state and its factory does not say so", remedy="set stateful = True")
         self.born = _copied(self.fn.state()) if self.stateful else {}
         self.apart = apart
         self._answers: list[pa.RecordBatch] = []
@@ -232,9 +228,7 @@ class Worker:
             values = values.copy()  # the function may use its buffers again
         array = as_array(values, field.type, field.name)
         if len(array) != rows:
-            raise SchemaMismatch(
-                f"{len(array):,} values of {field.name} for {rows:,} rows", column=field.name
-            )
+            raise SchemaMismatch(f"{len(array):,} values of {field.name} for {rows:,} rows", column=field.name)
         return array
 
     def _failure(self, error: Exception, row_ids: np.ndarray) -> DatumwiseError:

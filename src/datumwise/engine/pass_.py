@@ -134,9 +134,7 @@ def run_pass(
     began = time.monotonic()
     ledger.refresh()
     _refuse_bad_request(ledger, reads, writes, provenance, batch_size, engine, key_extra)
-    key = pass_key(
-        ledger, reads=reads, writes=writes, provenance=provenance, where=where, key_extra=key_extra
-    )
+    key = pass_key(ledger, reads=reads, writes=writes, provenance=provenance, where=where, key_extra=key_extra)
     there, _ = _standing(ledger, writes, provenance, overwrite)
     summing = has_state(fn)
     only_missing = bool(writes) and len(there) == len(writes) and not (overwrite or summing)
@@ -337,9 +335,7 @@ def _forget_what_left(ledger: Ledger, where: str | None, journal: Journal) -> No
     _, done = _count(ledger, where, journal)
     if done < journal.num_rows:
         here = [b["_rowid"].to_numpy() for b in _row_ids(ledger, where)]
-        journal.drop_rows(
-            np.setdiff1d(journal.done_row_ids(), np.concatenate([np.empty(0, np.uint64), *here]))
-        )
+        journal.drop_rows(np.setdiff1d(journal.done_row_ids(), np.concatenate([np.empty(0, np.uint64), *here])))
 
 
 class _Progress:

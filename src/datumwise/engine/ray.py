@@ -22,9 +22,7 @@ __all__ = ["run_ray"]
 DEATHS = 4  # of actors over the same shard, before it is given up
 
 
-def run_ray(
-    task: Task, fn: Callable[..., Any], progress: Any, num_actors: int | None = None
-) -> tuple[int, int]:
+def run_ray(task: Task, fn: Callable[..., Any], progress: Any, num_actors: int | None = None) -> tuple[int, int]:
     """Work through all shards in actors, one CPU each (and ``fn.num_gpus`` GPUs, if it says so).
 
     A cluster that the caller joined with ``ray.init`` is used and left as it is; otherwise one is joined
@@ -102,11 +100,7 @@ class _Pool:
     def _assign(self) -> None:
         shards = len(self.task.shards)
         while self.idle:
-            if (
-                self.summing
-                and not self.folding
-                and (self.to_fold in self.computed or self.to_fold == shards)
-            ):
+            if self.summing and not self.folding and (self.to_fold in self.computed or self.to_fold == shards):
                 self.folding, actor = True, self.idle.pop()
                 last = self.to_fold == shards  # all are folded: what an earlier run left is folded too
                 name = shard_name(self.to_fold)

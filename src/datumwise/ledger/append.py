@@ -61,9 +61,7 @@ def _chain(first: pa.RecordBatch, rest: Iterable[pa.RecordBatch]) -> Iterator[pa
     yield from rest
 
 
-def _new_rows(
-    ds: Any, rows: Rows, id_column: str | None, skip: bool, count: _Count
-) -> Iterator[pa.RecordBatch]:
+def _new_rows(ds: Any, rows: Rows, id_column: str | None, skip: bool, count: _Count) -> Iterator[pa.RecordBatch]:
     schema = ds.schema
     findings = [field.name for field in schema if of_field(field) is not None]
     repeats, seen, start = Repeats(), Seen(), 0

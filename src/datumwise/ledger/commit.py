@@ -450,9 +450,7 @@ def _drop(uri: str | os.PathLike[str], names: list[str]) -> int:
 def _refuse_existing(uri: str | os.PathLike[str], names: Sequence[str]) -> None:
     there = [n for n in lance.dataset(str(uri)).schema.names if n in set(names)]
     if there:
-        raise ColumnExists(
-            f"there is a column {name_some(there)} already", remedy="pass overwrite=True", column=there[0]
-        )
+        raise ColumnExists(f"there is a column {name_some(there)} already", remedy="pass overwrite=True", column=there[0])
 
 
 def _add_aligned(

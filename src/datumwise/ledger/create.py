@@ -94,9 +94,7 @@ def write_new(
                 column="id",
             )
     elif "id" in schema.names:
-        raise SchemaMismatch(
-            "there is a column 'id', and it was not named as the id", remedy="give id_column='id'"
-        )
+        raise SchemaMismatch("there is a column 'id', and it was not named as the id", remedy="give id_column='id'")
     _refuse_taken(path, overwrite)
     with _beside(path) as temporary:
         metadata = {KEY: json.dumps({**facts, **late_facts}).encode()}
@@ -243,9 +241,7 @@ def _beside(path: Path) -> Iterator[Path]:
     except PermissionError as error:
         raise ReadOnly(f"{path.parent} cannot be written to", remedy="choose another place") from error
     except OSError as error:
-        raise ReadOnly(
-            f"{path.parent} cannot hold a ledger: {error.strerror}", remedy="choose another place"
-        ) from error
+        raise ReadOnly(f"{path.parent} cannot hold a ledger: {error.strerror}", remedy="choose another place") from error
     try:
         with writing(temporary / "lock"):
             yield temporary
@@ -279,9 +275,7 @@ def _move(temporary: Path, path: Path, overwrite: bool) -> None:
     try:
         os.rename(temporary, path)
     except OSError as error:
-        raise LedgerExists(
-            f"{path} was made by somebody else meanwhile", remedy="choose another name"
-        ) from error
+        raise LedgerExists(f"{path} was made by somebody else meanwhile", remedy="choose another name") from error
 
 
 def _aside(path: Path) -> Path:

@@ -155,13 +155,7 @@ def _samples(values: pa.ChunkedArray, about: str) -> str:
 def _shape(kind: pa.DataType) -> str:
     if pat.is_fixed_size_list(kind):
         return f"{kind.list_size} × {kind.value_type}"
-    return (
-        "bytes"
-        if _bytes_type(kind)
-        else "lists"
-        if pat.is_list(kind) or pat.is_large_list(kind)
-        else "records"
-    )
+    return "bytes" if _bytes_type(kind) else "lists" if pat.is_list(kind) or pat.is_large_list(kind) else "records"
 
 
 def _spark(counts: tuple[int, ...]) -> str:

@@ -43,9 +43,7 @@ class Traces:
     mentions: dict[str, int] = field(default_factory=dict)
 
 
-def search_files(
-    folder: Path, ids: Sequence[str], *, skip: Collection[str] = (), given: Collection[str] = ()
-) -> Traces:
+def search_files(folder: Path, ids: Sequence[str], *, skip: Collection[str] = (), given: Collection[str] = ()) -> Traces:
     """Search every file below a folder for ids.
 
     Lance files are decoded (their text is compressed: searching their bytes proves nothing) and every piece
@@ -166,12 +164,7 @@ def _hits(file: Path, ids: Sequence[str]) -> Iterator[str]:
 
 
 def _has_text(kind: pa.DataType) -> bool:
-    if (
-        pat.is_dictionary(kind)
-        or pat.is_list(kind)
-        or pat.is_large_list(kind)
-        or pat.is_fixed_size_list(kind)
-    ):
+    if pat.is_dictionary(kind) or pat.is_list(kind) or pat.is_large_list(kind) or pat.is_fixed_size_list(kind):
         return _has_text(kind.value_type)
     if pat.is_struct(kind):
         return any(_has_text(child.type) for child in kind)

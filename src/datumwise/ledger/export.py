@@ -60,9 +60,7 @@ def export_rows(ledger: Ledger, path: Path, columns: list[str], where: str | Non
         raise ReadOnly(f"{path.parent} cannot be written to", remedy="choose another place") from error
     except OSError as error:
         if error.errno in (28, 122, 27):  # no space, quota, file too large
-            raise DiskFull(
-                f"no space left for {path}", remedy="free some space or choose another place"
-            ) from error
+            raise DiskFull(f"no space left for {path}", remedy="free some space or choose another place") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -121,9 +119,7 @@ def _csv(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> No
                 remedy="leave it out, or export to .parquet or .jsonl",
                 column=field.name,
             )
-    plain = pa.schema(
-        [pa.field(f.name, f.type.value_type if pat.is_dictionary(f.type) else f.type) for f in schema]
-    )
+    plain = pa.schema([pa.field(f.name, f.type.value_type if pat.is_dictionary(f.type) else f.type) for f in schema])
     with csv.CSVWriter(path, plain) as writer:
         for batch in batches:
             columns = [column.cast(field.type) for column, field in zip(batch.columns, plain, strict=True)]

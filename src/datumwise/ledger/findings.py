@@ -69,9 +69,7 @@ def write_whole(uri: str, rows: np.ndarray, table: pa.Table, *, overwrite: bool)
     there = [field.name for field in table.schema if field.name in latest.names]
     for name in there:
         if of_field(latest.field(name)) is None:
-            raise ColumnExists(
-                f"column '{name}' was given, not found", remedy="choose another name", column=name
-            )
+            raise ColumnExists(f"column '{name}' was given, not found", remedy="choose another name", column=name)
         if not overwrite:
             raise ColumnExists(
                 f"column '{name}' is on the ledger already",
@@ -140,9 +138,7 @@ def _refuse_twins(new: pa.Schema, latest: pa.Schema) -> None:
     for name in new.names:
         twin = spelled.get(name.lower(), name)
         if twin != name:
-            raise ColumnExists(
-                f"there is a column '{twin}' already", remedy="choose another name", column=twin
-            )
+            raise ColumnExists(f"there is a column '{twin}' already", remedy="choose another name", column=twin)
 
 
 def _refuse_mixing(old: pa.Field, new: pa.Field, *, overwrite: bool) -> None:

@@ -112,8 +112,7 @@ def given_ids(column: pa.Array, name: str, *, first_row: int = 0) -> pa.Array:
     rows = np.flatnonzero(pc.fill_null(empty, True).to_numpy(zero_copy_only=False)) + first_row
     if len(rows):
         raise MissingId(
-            f"column '{name}' has no value in {len(rows):,} row{'s' if len(rows) > 1 else ''}"
-            f" (row {name_some(rows)})",
+            f"column '{name}' has no value in {len(rows):,} row{'s' if len(rows) > 1 else ''} (row {name_some(rows)})",
             remedy="give every row an id, or leave the id column out and ids are made from the content",
             column=name,
             ids=rows.tolist(),
@@ -130,10 +129,7 @@ def content_ids(batch: pa.RecordBatch, seen: Seen) -> pa.Array:
     keys = content_hash(batch)
     occurrence = seen.add(keys)
     return pa.array(
-        [
-            f"{key:016x}" if k == 1 else f"{key:016x}-{k}"
-            for key, k in zip(keys.tolist(), occurrence, strict=True)
-        ],
+        [f"{key:016x}" if k == 1 else f"{key:016x}-{k}" for key, k in zip(keys.tolist(), occurrence, strict=True)],
         pa.string(),
     )
 

@@ -131,12 +131,8 @@ class Journal:
             self.save_state(state, shard)
         return part
 
-    def _write_part(
-        self, row_ids: np.ndarray, columns: Mapping[str, Any], shard: str, stateful: bool
-    ) -> Part:
-        arrays = {
-            k: as_array(v, v.type) if hasattr(v, "type") else _from_numpy(v) for k, v in columns.items()
-        }
+    def _write_part(self, row_ids: np.ndarray, columns: Mapping[str, Any], shard: str, stateful: bool) -> Part:
+        arrays = {k: as_array(v, v.type) if hasattr(v, "type") else _from_numpy(v) for k, v in columns.items()}
         table = pa.RecordBatch.from_pydict({ROW_ID: pa.array(row_ids), **arrays})
         if not (row_ids[1:] > row_ids[:-1]).all():
             order = np.argsort(row_ids, kind="stable")
@@ -309,9 +305,7 @@ class Journal:
 
         A sum cannot be undone, so what it covered is computed again. Returns how many rows left the journal.
         """
-        gone = np.unique(
-            np.asarray(list(row_ids) if not isinstance(row_ids, np.ndarray) else row_ids, np.uint64)
-        )
+        gone = np.unique(np.asarray(list(row_ids) if not isinstance(row_ids, np.ndarray) else row_ids, np.uint64))
         hit = [p for p in self._near(gone) if _find(self._open(p)[0], gone)[1].any()]
         before = self.num_rows
         for part in hit:

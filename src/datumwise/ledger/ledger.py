@@ -328,9 +328,7 @@ class Ledger:
                 fragments=self._in_order() if fragment is None else [self._ds.get_fragment(fragment)],
             )
 
-    def table(
-        self, columns: Iterable[str] | None = None, where: str | None = None, limit: int | None = None
-    ) -> pa.Table:
+    def table(self, columns: Iterable[str] | None = None, where: str | None = None, limit: int | None = None) -> pa.Table:
         """Rows in ledger order, in memory."""
         names = self._known(columns)
         with self._reading(where):
@@ -529,9 +527,7 @@ class Ledger:
         for role, column in self.roles.items():
             needed = [name for name in names if name in ([column] if isinstance(column, str) else column)]
             if needed:
-                raise SchemaMismatch(
-                    f"column '{needed[0]}' is the ledger's {role}", remedy="keep it", column=needed[0]
-                )
+                raise SchemaMismatch(f"column '{needed[0]}' is the ledger's {role}", remedy="keep it", column=needed[0])
         with writing(self.path / "lock"), translated(self.uri):
             retry(lambda: lance.dataset(self.uri).drop_columns(names))
         return self.refresh().version
@@ -545,9 +541,7 @@ class Ledger:
         with writing(self.path / "lock"), translated(self.uri):
             ds = lance.dataset(self.uri)
             merged = {**create.facts_of(ds.schema, self.path), **facts}
-            kept = {
-                name: value for name, value in merged.items() if value is not None or name in _FIXED_FACTS
-            }
+            kept = {name: value for name, value in merged.items() if value is not None or name in _FIXED_FACTS}
             retry(lambda: lance.dataset(self.uri).update_schema_metadata({KEY.decode(): json.dumps(kept)}))
         return self.refresh().version
 
@@ -568,9 +562,7 @@ class Ledger:
                 if first < last:
                     moved.append(fragment.fragment_id)
                 last = max(first, last)
-            ds.optimize.compact_files(
-                target_rows_per_fragment=self.metadata["rows_per_file"], excluded_fragment_ids=moved
-            )
+            ds.optimize.compact_files(target_rows_per_fragment=self.metadata["rows_per_file"], excluded_fragment_ids=moved)
             for stray in stray_files(lance.dataset(self.uri), Path(self.uri)):
                 stray.unlink(missing_ok=True)
         return self.refresh().version
@@ -619,9 +611,7 @@ class Ledger:
             self.refresh()
             return receipt
         if ids is None and where is None:
-            raise DatumwiseError(
-                "neither ids nor a condition was given", remedy="say which datapoints to delete"
-            )
+            raise DatumwiseError("neither ids nor a condition was given", remedy="say which datapoints to delete")
         self.refresh()
         with self._reading(where):
             rows = read.row_ids(self._ds, where) if ids is None else self._rows_of(ids)
@@ -647,13 +637,9 @@ class Ledger:
             ds = lance.dataset(self.uri)
             number = self.version if version is None else resolve(ds, version)
             if name in self.tags():
-                raise ColumnExists(
-                    f"there is a tag '{name}' already", remedy=f"remove it with untag('{name}')"
-                )
+                raise ColumnExists(f"there is a tag '{name}' already", remedy=f"remove it with untag('{name}')")
             if not name or not all(c.isalnum() or c in "._-" for c in name) or name.isdecimal():
-                raise DatumwiseError(
-                    f"'{name}' cannot be a tag", remedy="use letters, digits, dots, dashes and underscores"
-                )
+                raise DatumwiseError(f"'{name}' cannot be a tag", remedy="use letters, digits, dots, dashes and underscores")
             ds.tags.create(name, number)
 
     def untag(self, name: str) -> None:

@@ -111,15 +111,11 @@ class PurgeReceipt:
             ("digest", f"sha256 {self.digest[:16]}…"),
             (
                 "gone",
-                f"{_many(self.versions_gone, 'version')}, {_many(self.files_gone, 'file')},"
-                f" {self.bytes_gone:,} bytes",
+                f"{_many(self.versions_gone, 'version')}, {_many(self.files_gone, 'file')}, {self.bytes_gone:,} bytes",
             ),
             ("proved", f"{_many(self.files_checked, 'file')} searched, version {self.version} is left"),
             *(("blanked", f"{_many(n, 'value')} of {name}") for name, n in self.blanked.items()),
-            *(
-                ("mentioned", f"in {_many(n, 'value')} of {name}, which were given")
-                for name, n in self.mentions.items()
-            ),
+            *(("mentioned", f"in {_many(n, 'value')} of {name}, which were given") for name, n in self.mentions.items()),
             *(("copy", path) for path in self.exports),
             *(("beyond", what) for what in self.out_of_reach),
         ]
@@ -354,9 +350,7 @@ def prove(job: Job) -> Traces:
         for file in fragment.metadata.files:
             rows = lance.file.LanceFileReader(f"{job.uri}/data/{file.path}").metadata().num_rows
             if rows != fragment.count_rows():
-                raise _trace(
-                    job, f"data/{file.path} holds {rows:,} rows for {fragment.count_rows():,} datapoints"
-                )
+                raise _trace(job, f"data/{file.path} holds {rows:,} rows for {fragment.count_rows():,} datapoints")
     live = read.row_ids(ds)
     for folder in _journals(job.path):
         if len(np.setdiff1d(Journal(folder, clean=False).done_row_ids(), live)):
@@ -409,8 +403,7 @@ def _targets(ds: Any, path: Path, ids: Iterable[str] | None, where: str | None) 
         absent = [one for one, there in zip(absent, found, strict=True) if not there]
     if absent:
         raise MissingId(
-            f"{len(absent):,} id{'s are' if len(absent) > 1 else ' is'} on no version of {path.name}"
-            f" ({name_some(absent)})",
+            f"{len(absent):,} id{'s are' if len(absent) > 1 else ' is'} on no version of {path.name} ({name_some(absent)})",
             column="id",
             ids=absent,
         )
@@ -438,8 +431,7 @@ def _refuse_held(ds: Any, job: Job) -> None:
             commands.append(f"lance.dataset('{job.uri}').branches.delete('{name}')")
     if holders:
         raise PurgeBlocked(
-            f"{', '.join(holders)} still hold{'s' if len(holders) == 1 else ''} what is to be erased from"
-            f" {job.path.name}",
+            f"{', '.join(holders)} still hold{'s' if len(holders) == 1 else ''} what is to be erased from {job.path.name}",
             remedy=f"remove {'it' if len(holders) == 1 else 'them'} first with {'; '.join(commands)}",
             ids=job.ids,
         )

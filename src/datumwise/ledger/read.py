@@ -93,9 +93,7 @@ def first_row_id(fragment: Any) -> int:
 
 def row_ids(ds: Any, where: str | None = None) -> np.ndarray:
     """Stable row ids in ledger order, uint64 (n,)."""
-    found = [
-        b["_rowid"].to_numpy() for b in scan(ds, [], where=where, batch_size=SCAN_ROWS, with_row_id=True)
-    ]
+    found = [b["_rowid"].to_numpy() for b in scan(ds, [], where=where, batch_size=SCAN_ROWS, with_row_id=True)]
     return np.concatenate(found) if found else np.empty(0, np.uint64)
 
 
@@ -140,9 +138,7 @@ def locate(ds: Any, ids: pa.Array, where: str) -> np.ndarray:
     if len(np.unique(found)) < len(found):
         order = pc.value_counts(ids)
         twice = order.field("values").filter(pc.greater(order.field("counts"), 1)).to_pylist()
-        raise DuplicateId(
-            f"an id was given twice ({name_some(twice)})", remedy="give each id once", ids=twice
-        )
+        raise DuplicateId(f"an id was given twice ({name_some(twice)})", remedy="give each id once", ids=twice)
     return found
 
 

@@ -80,7 +80,5 @@ def _brief(text: str) -> str:
     """The store's own words, without where in its sources they were said."""
     reason = re.search(r"sql parser error: ([^)]*)", text)
     said = reason[1] if reason else re.sub(r",? ?/[\w./-]+\.rs:[\d:]+", "", text)
-    said = re.sub(
-        r"^(Invalid user input|External error|LanceError\(\w+\)|Schema error|: )+:? ?", "", said
-    ).strip()
+    said = re.sub(r"^(Invalid user input|External error|LanceError\(\w+\)|Schema error|: )+:? ?", "", said).strip()
     return said[:1].lower() + said[1:].rstrip(".,")

@@ -114,8 +114,7 @@ def check_batch(batch: pa.RecordBatch, schema: pa.Schema, *, optional: Sequence[
     missing = [f.name for f in schema if f.name not in batch.schema.names and f.name not in optional]
     if missing:
         raise SchemaMismatch(
-            f"column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))}"
-            " missing from the new rows",
+            f"column{'s' if len(missing) > 1 else ''} {', '.join(map(repr, missing))} missing from the new rows",
             remedy="give every column of the ledger; a value may be null",
             column=missing[0],
         )
@@ -127,9 +126,7 @@ def check_batch(batch: pa.RecordBatch, schema: pa.Schema, *, optional: Sequence[
             column=extra[0],
         )
     columns = [
-        _fit(batch.column(field.name), field)
-        if field.name in batch.schema.names
-        else pa.nulls(len(batch), field.type)
+        _fit(batch.column(field.name), field) if field.name in batch.schema.names else pa.nulls(len(batch), field.type)
         for field in schema
     ]
     for field, column in zip(schema, columns, strict=True):
@@ -137,8 +134,7 @@ def check_batch(batch: pa.RecordBatch, schema: pa.Schema, *, optional: Sequence[
             rows = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
             kind = MissingId if field.name == "id" else SchemaMismatch
             raise kind(
-                f"column '{field.name}' is null in {len(rows):,} row{'s' if len(rows) > 1 else ''}"
-                f" (row {name_some(rows)})",
+                f"column '{field.name}' is null in {len(rows):,} row{'s' if len(rows) > 1 else ''} (row {name_some(rows)})",
                 remedy="give every row a value",
                 column=field.name,
                 ids=rows.tolist(),
@@ -209,9 +205,7 @@ def _arrow(name: str, values: Any) -> Any:
         if values.dtype == np.float16 or (values.ndim == 2 and values.dtype.kind == "f"):
             values = values.astype(np.float32)
         if values.ndim == 2:
-            return pa.FixedSizeListArray.from_arrays(
-                pa.array(np.ascontiguousarray(values).ravel()), values.shape[1]
-            )
+            return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), values.shape[1])
         if values.ndim > 2:
             raise SchemaMismatch(
                 f"column '{name}' has {values.ndim} dimensions {values.shape}",
@@ -250,9 +244,7 @@ def _fit(column: pa.Array, field: pa.Field) -> pa.Array:
 
 def _check_type(name: str, kind: pa.DataType) -> None:
     if pat.is_float16(kind):
-        raise SchemaMismatch(
-            f"column '{name}' is float16, which SQL cannot read", remedy="convert it to float32", column=name
-        )
+        raise SchemaMismatch(f"column '{name}' is float16, which SQL cannot read", remedy="convert it to float32", column=name)
     if pat.is_dictionary(kind):
         return _check_type(name, kind.value_type)
     inner = _inner(kind)

@@ -81,9 +81,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, text: str, columns: list[str]
         statements = connection.extract_statements(text)
         kinds = {statement.type for statement in statements}
         if len(statements) != 1 or not kinds <= {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}:
-            raise DatumwiseError(
-                "the ledger answers one select at a time", remedy="write a select over the table ledger"
-            )
+            raise DatumwiseError("the ledger answers one select at a time", remedy="write a select over the table ledger")
         return connection.sql(text).to_arrow_table()
     except duckdb.Error as error:
         if "LanceError" in str(error):
@@ -93,11 +91,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, text: str, columns: list[str]
 
 def narrow_columns(ds: Any, schema: pa.Schema) -> list[str]:
     """Columns of numbers, times and text that fit the cache together, the smallest first."""
-    scalar = [
-        f.name
-        for f in schema
-        if not (pat.is_nested(f.type) or pat.is_binary(f.type) or pat.is_large_binary(f.type))
-    ]
+    scalar = [f.name for f in schema if not (pat.is_nested(f.type) or pat.is_binary(f.type) or pat.is_large_binary(f.type))]
     size = {field.id: field.bytes_on_disk for field in ds.stats.data_stats().fields}
     ids = {field.name(): field.id() for field in ds.lance_schema.fields()}
     chosen, total = set(), 0
@@ -150,7 +144,5 @@ def _refusal(text: str, columns: list[str]) -> DatumwiseError:
             remedy="query the table called ledger; use export for files",
         )
     if "Table with name" in text:
-        return UnknownName(
-            f"the query cannot be answered: {sentence}", remedy="the only table is called ledger"
-        )
+        return UnknownName(f"the query cannot be answered: {sentence}", remedy="the only table is called ledger")
     return DatumwiseError(f"the query cannot be answered: {sentence}")

@@ -152,9 +152,7 @@ def _patched(old: Any, new: Any, columns: list[str], shared: set[str]) -> set[st
     touched: set[str] = set()
     for batch in scan(new, [*columns, "_row_last_updated_at_version"], batch_size=SCAN_ROWS):
         marked = pc.greater(batch["_row_last_updated_at_version"], old.version)
-        batch = batch.filter(
-            pc.and_(marked, pc.is_in(batch["id"], value_set=pa.array(sorted(shared), pa.string())))
-        )
+        batch = batch.filter(pc.and_(marked, pc.is_in(batch["id"], value_set=pa.array(sorted(shared), pa.string()))))
         if not len(batch):
             continue
         former = old._take_rows(search(old, batch["id"]).tolist(), columns=columns)
@@ -193,11 +191,7 @@ def _change(before: pa.Schema, after: pa.Schema, rows: int) -> str:
     added = [name for name in now.names if name not in was.names]
     removed = [name for name in was.names if name not in now.names]
     changed = [n for n in now.names if n in was.names and _made(was.field(n)) != _made(now.field(n))]
-    parts += [
-        f"{word} {', '.join(names)}"
-        for word, names in (("+", added), ("-", removed), ("~", changed))
-        if names
-    ]
+    parts += [f"{word} {', '.join(names)}" for word, names in (("+", added), ("-", removed), ("~", changed)) if names]
     if parts:
         return "; ".join(parts)
     if (before.metadata or {}).get(KEY) != (after.metadata or {}).get(KEY):

@@ -32,9 +32,7 @@ Collate = Callable[["pa.RecordBatch"], Any]
 
 def is_ledger(data: Any) -> bool:
     """Whether ``data`` is a ledger, without importing the ledger room."""
-    return any(
-        cls.__name__ == "Ledger" and cls.__module__.startswith("datumwise.") for cls in type(data).__mro__
-    )
+    return any(cls.__name__ == "Ledger" and cls.__module__.startswith("datumwise.") for cls in type(data).__mro__)
 
 
 @dataclass
@@ -196,9 +194,7 @@ def _kept_bytes(model: nn.Module, batch: Any, losses: Losses | None) -> int:
     with frozen(model), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         for p in model.parameters():
             p.requires_grad_(p.is_floating_point())
-        forward = forward_of(
-            model, moved(batch, next(model.parameters()).device), range(size_of(batch)), losses
-        )
+        forward = forward_of(model, moved(batch, next(model.parameters()).device), range(size_of(batch)), losses)
         logits = getattr(forward.output, "logits", forward.output)
     return sum(seen.values()) + 2 * (logits.nbytes if isinstance(logits, Tensor) else 0)
 

@@ -55,9 +55,7 @@ class Capture:
         self.raw = dict(raw or {})
         self.layout: dict[str, str] = {}  # module name -> ROWS, SHARED or FLAT, once a batch has decided it
         self.order: list[str] = []  # modules in the order of the last forward
-        self.inputs: dict[str, Tensor] | None = (
-            None  # module -> its input, kept only while a caller asks for it
-        )
+        self.inputs: dict[str, Tensor] | None = None  # module -> its input, kept only while a caller asks for it
         self.n = 0
         self._anchor = torch.zeros((), requires_grad=True)
         self._forward = False

@@ -66,9 +66,7 @@ class Encoded:
     truncated: bool
 
 
-def encode_texts(
-    tokenizer: Any, texts: Sequence[str | tuple[str, str]], max_length: int | None = None
-) -> list[Encoded]:
+def encode_texts(tokenizer: Any, texts: Sequence[str | tuple[str, str]], max_length: int | None = None) -> list[Encoded]:
     """Tokenise texts, or (prompt, response) pairs of which only the response is predicted.
 
     A pair is tokenised in two parts that are joined as token ids, so that the response's tokens do not
@@ -109,9 +107,7 @@ def _token_ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int
     """Token ids without padding or truncation (the tokenizer's warning about long texts is ours to give)."""
     if not texts:
         return []
-    return tokenizer(texts, add_special_tokens=special, padding=False, truncation=False, verbose=False)[
-        "input_ids"
-    ]
+    return tokenizer(texts, add_special_tokens=special, padding=False, truncation=False, verbose=False)["input_ids"]
 
 
 def pad_right(sequences: Sequence[np.ndarray], value: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -279,9 +275,7 @@ class ImageCollate:
     transformers: bool
 
     @classmethod
-    def of(
-        cls, model: Any, processor: Any, column: str, label: str | None, classes: np.ndarray | None
-    ) -> ImageCollate:
+    def of(cls, model: Any, processor: Any, column: str, label: str | None, classes: np.ndarray | None) -> ImageCollate:
         config = getattr(model, "config", None)
         if config is not None:
             side = getattr(config, "image_size", None) or IMAGE_SIDE
@@ -322,9 +316,7 @@ class ImageCollate:
         shapes = sorted({array.shape[:2] for array in arrays})
         if len(shapes) > 1:
             sizes = name_some([f"{width}x{height}" for height, width in shapes])
-            raise SchemaMismatch(
-                f"the images have several sizes ({sizes})", remedy="resize them or pass collate="
-            )
+            raise SchemaMismatch(f"the images have several sizes ({sizes})", remedy="resize them or pass collate=")
         stacked = np.stack([array.reshape(*array.shape[:2], self.channels) for array in arrays])
         pixels = torch.from_numpy(np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
         return pixels * 2 - 1 if self.transformers else pixels
@@ -365,9 +357,7 @@ def _numbers(batch: pa.RecordBatch, name: str) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(bad):
         names = _ids(batch, bad)
-        raise NotFinite(
-            f"column {name} is missing, NaN or infinite in {name_some(names)}", column=name, ids=names
-        )
+        raise NotFinite(f"column {name} is missing, NaN or infinite in {name_some(names)}", column=name, ids=names)
     return values
 
 
@@ -384,9 +374,7 @@ def _labels(batch: pa.RecordBatch, name: str, classes: np.ndarray | None) -> tor
     code = {value: k for k, value in enumerate(classes.tolist())}
     unknown = sorted({str(v) for v in column.to_pylist() if v not in code})
     if unknown:
-        raise LabelError(
-            f"label {name_some(unknown)} is not among the classes {name_some(classes)}", column=name
-        )
+        raise LabelError(f"label {name_some(unknown)} is not among the classes {name_some(classes)}", column=name)
     return torch.tensor([code[value] for value in column.to_pylist()], dtype=torch.int64)
 
 
@@ -413,15 +401,8 @@ def _class_order(ledger: Ledger, label: str, model: Any) -> np.ndarray | None:
     if len(present) and all(str(v) in named for v in present.tolist()):
         return np.array(sorted(named, key=lambda name: named[name]))
     if K is not None and len(present) > K:
-        raise ModelMismatch(
-            f"the labels have {len(present)} classes and the model answers with {K}", column=label
-        )
-    if (
-        present.dtype.kind in "iuf"
-        and K is not None
-        and len(present)
-        and 0 <= present.min() <= present.max() < K
-    ):
+        raise ModelMismatch(f"the labels have {len(present)} classes and the model answers with {K}", column=label)
+    if present.dtype.kind in "iuf" and K is not None and len(present) and 0 <= present.min() <= present.max() < K:
         return np.arange(K).astype(present.dtype)
     return present
 
@@ -514,14 +495,15 @@ def known_length(data: Any, ids: Sequence[Any] | None = None) -> int:
 # --- models ---------------------------------------------------------------------------------------------
 
 
-def load_model(name_or_path: str | Path, task: str = "causal-lm") -> tuple[Any, Any]:
+def load_model(name_or_path: str | Path, task: str | None = None) -> tuple[Any, Any]:
     """A transformers model and its tokenizer or image processor, by hub name, folder or GGUF file.
 
     Parameters
     ----------
     name_or_path : str or Path
-    task : str
-        ``"causal-lm"``, ``"text-classification"``, ``"encoder"`` or ``"image-classification"``.
+    task : str, optional
+        ``"causal-lm"``, ``"text-classification"``, ``"encoder"`` or ``"image-classification"``; by default what the
+        checkpoint was saved as.
 
     Returns
     -------
@@ -534,19 +516,20 @@ def load_model(name_or_path: str | Path, task: str = "causal-lm") -> tuple[Any, 
     SourceError
         The model cannot be found or read; without a network only a local path or a cached name can be.
     """
-    if task not in TASKS:
+    if task is not None and task not in TASKS:
         raise UnknownName(f"there is no task {task}", remedy=f"choose {', '.join(TASKS)}")
     try:
         import torch
         import transformers
     except ImportError as error:
-        raise MissingExtra(
-            "models need torch and transformers", remedy="pip install 'datumwise[lm]'"
-        ) from error
+        raise MissingExtra("models need torch and transformers", remedy="pip install 'datumwise[lm]'") from error
     path, options = str(name_or_path), {}
     if path.endswith(".gguf"):
         path, options = str(Path(path).parent), {"gguf_file": Path(path).name}
+    elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise SourceError(f"folder {path} holds no model (config.json)", remedy="save one with save_pretrained")
     try:
+        task = task or _saved_as(path, options)
         with _no_bars():
             model = getattr(transformers, TASKS[task]).from_pretrained(path, dtype=torch.float32, **options)
         if task == "image-classification":
@@ -555,9 +538,23 @@ def load_model(name_or_path: str | Path, task: str = "causal-lm") -> tuple[Any, 
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SourceError(
-            f"the model {name_or_path} cannot be loaded for {task} ({reason.rstrip('.')})",
+            f"the model {name_or_path} cannot be loaded{f' for {task}' if task else ''} ({reason.rstrip('.')})",
             remedy="give the folder of a saved model, or a hub name where the hub can be reached",
         ) from error
+
+
+def _saved_as(path: str, options: dict[str, Any]) -> str:
+    """The task that a checkpoint's architecture is for."""
+    import transformers
+
+    named = (transformers.AutoConfig.from_pretrained(path, **options).architectures or [""])[0]
+    endings = {
+        "ForCausalLM": "causal-lm",
+        "LMHeadModel": "causal-lm",
+        "ForSequenceClassification": "text-classification",
+        "ForImageClassification": "image-classification",
+    }
+    return next((task for ending, task in endings.items() if named.endswith(ending)), "encoder")
 
 
 @contextmanager

@@ -86,9 +86,7 @@ class TrainingDynamics:
         rows = self._rows(datapoints)
         values = _float32(logits)
         if values.ndim != 2 or len(values) != len(rows):
-            raise ModelMismatch(
-                f"logits have shape {values.shape} for {len(rows)} datapoints, not (n, classes)"
-            )
+            raise ModelMismatch(f"logits have shape {values.shape} for {len(rows)} datapoints, not (n, classes)")
         if self._width not in (None, values.shape[1]):
             raise ModelMismatch(f"logits have {values.shape[1]} classes, earlier ones had {self._width}")
         if not np.isfinite(values).all():
@@ -123,9 +121,7 @@ class TrainingDynamics:
     def logits(self) -> np.ndarray:
         """Logits, float32 (E, n, K); NaN where a datapoint was not recorded."""
         if not self._epochs:
-            raise DatumwiseError(
-                "nothing was recorded", remedy="call record(ids, logits) in the training loop"
-            )
+            raise DatumwiseError("nothing was recorded", remedy="call record(ids, logits) in the training loop")
         return np.stack(self._epochs)
 
     @property
@@ -197,9 +193,7 @@ class TrainingDynamics:
             return np.ascontiguousarray(self.logits.transpose(1, 0, 2)).reshape(self.n, -1)
         arrays = {"loss_by_epoch": "losses", "margin_by_epoch": "margins", "correct_by_epoch": "correct"}
         if name not in arrays:
-            raise UnknownName(
-                f"training dynamics have no column {name}", remedy=f"choose of {', '.join(COLUMNS)}"
-            )
+            raise UnknownName(f"training dynamics have no column {name}", remedy=f"choose of {', '.join(COLUMNS)}")
         return np.ascontiguousarray(getattr(self, arrays[name]).T)
 
     def _own(self, logits: np.ndarray) -> np.ndarray:
@@ -212,9 +206,7 @@ class TrainingDynamics:
 
     def _check_labels(self) -> None:
         if (self.labels < 0).all():
-            raise LabelError(
-                "no labels were recorded", remedy="pass labels= to TrainingDynamics or to record"
-            )
+            raise LabelError("no labels were recorded", remedy="pass labels= to TrainingDynamics or to record")
 
     def _set_labels(self, rows: np.ndarray, labels: Any) -> None:
         codes = labels.detach().cpu().numpy() if hasattr(labels, "detach") else np.asarray(labels)

@@ -54,9 +54,7 @@ class EKFAC(KFAC):
     7
     """
 
-    def fit(
-        self, data: Any, loss_fn: Losses | None = None, max_positions: int | None = None, **options: Any
-    ) -> EKFAC:
+    def fit(self, data: Any, loss_fn: Losses | None = None, max_positions: int | None = None, **options: Any) -> EKFAC:
         """Learn factors and eigenvalues; arguments as of `KFAC.fit`. The data are read twice."""
         progress = options.pop("progress", None)
         super().fit(data, loss_fn, max_positions, progress=progress, **options)
@@ -229,9 +227,7 @@ def _query_blocks(
     options: Mapping[str, Any],
 ) -> Iterator[dict[str, Tensor]]:
     """Preconditioned gradients of about ``block`` queries at a time: layer to (q, o, i)."""
-    options = {k: v for k, v in options.items() if k != "ids"} | {
-        "batch_size": min(block, options.get("batch_size", 32))
-    }
+    options = {k: v for k, v in options.items() if k != "ids"} | {"batch_size": min(block, options.get("batch_size", 32))}
     held: list[dict[str, Tensor]] = []
     count = 0
     for names, batch in model_batches(queries, kfac._model, **options):

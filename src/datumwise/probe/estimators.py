@@ -178,9 +178,7 @@ def _regressor(
 
         _at_least(folds, 2, "folds")
         if len(target) < folds:
-            raise EmptyData(
-                f"{len(target)} datapoints are fewer than the {folds} folds", remedy="use fewer folds"
-            )
+            raise EmptyData(f"{len(target)} datapoints are fewer than the {folds} folds", remedy="use fewer folds")
         keep_fit = "pred_fit" in want
         total = _Means(len(target), 1, keep_fit)
         for repeat in range(_at_least(n_repeats, 1, "n_repeats")):
@@ -220,9 +218,7 @@ def _fold_models(
         try:
             estimator.fit(_rows(X, train), y[train])
         except (ValueError, TypeError, AttributeError) as error:
-            raise ModelMismatch(
-                f"{_name(model)} could not be fitted on the data: {_first_line(error)}"
-            ) from error
+            raise ModelMismatch(f"{_name(model)} could not be fitted on the data: {_first_line(error)}") from error
         yield estimator, train, test
         if progress is not None:
             progress(repeat * folds + fold + 1, folds * n_repeats)
@@ -314,9 +310,7 @@ def _asked(estimator: Any, method: str, rows: Any) -> np.ndarray:
 def _check_output(estimator: Any, values: np.ndarray, classes: np.ndarray, what: str) -> None:
     if values.ndim != 2 or values.shape[1] != len(classes):
         shape = values.shape[1] if values.ndim == 2 else f"an array of shape {values.shape}"
-        raise ModelMismatch(
-            f"{_name(estimator)} gives {shape} {what} per datapoint, the labels have {len(classes)} classes"
-        )
+        raise ModelMismatch(f"{_name(estimator)} gives {shape} {what} per datapoint, the labels have {len(classes)} classes")
     if not np.isfinite(values).all():
         raise NotFinite(f"{_name(estimator)} gives {what} that are not finite")
     if what == "probabilities" and (values.min() < -1e-6 or np.abs(values.sum(axis=1) - 1).max() > 1e-3):
@@ -337,9 +331,7 @@ def _column_order(estimator: Any, classes: np.ndarray) -> np.ndarray:
 def _prediction(estimator: Any, rows: Any, n: int) -> np.ndarray:
     values = _asked(estimator, "predict", rows)
     if values.shape not in ((n,), (n, 1)):
-        raise ModelMismatch(
-            f"{_name(estimator)} predicts an array of shape {values.shape} for {n} datapoints"
-        )
+        raise ModelMismatch(f"{_name(estimator)} predicts an array of shape {values.shape} for {n} datapoints")
     if not np.isfinite(values).all():
         raise NotFinite(f"{_name(estimator)} gives predictions that are not finite")
     return values.reshape(n, 1)
@@ -365,21 +357,15 @@ def _embedding(model: Any, X: Any, y: np.ndarray, seed: int) -> np.ndarray:
         try:
             Z = steps.fit_transform(X, y)
         except (ValueError, TypeError, AttributeError) as error:
-            raise ModelMismatch(
-                f"the steps before {_name(model[-1])} could not be fitted: {_first_line(error)}"
-            ) from error
+            raise ModelMismatch(f"the steps before {_name(model[-1])} could not be fitted: {_first_line(error)}") from error
     else:
         Z = _numeric(X)
     if hasattr(Z, "tocsr"):
         if min(Z.shape) > EMBEDDING_WIDTH:
-            return np.asarray(
-                TruncatedSVD(EMBEDDING_WIDTH, random_state=seed).fit_transform(Z), dtype=np.float32
-            )
+            return np.asarray(TruncatedSVD(EMBEDDING_WIDTH, random_state=seed).fit_transform(Z), dtype=np.float32)
         Z = Z.toarray()
     Z = _numeric(Z)
-    Z = np.nan_to_num(
-        StandardScaler().fit_transform(Z)
-    )  # NaN, passed through by the scaler, becomes the mean
+    Z = np.nan_to_num(StandardScaler().fit_transform(Z))  # NaN, passed through by the scaler, becomes the mean
     if Z.shape[1] > EMBEDDING_WIDTH:
         Z = PCA(min(EMBEDDING_WIDTH, len(Z)), random_state=seed).fit_transform(Z)
     return np.asarray(Z, dtype=np.float32)
@@ -413,9 +399,7 @@ def _wanted(want: Iterable[str], known: tuple[str, ...], model_name: str) -> set
     wanted = {want} if isinstance(want, str) else set(want)
     unknown = sorted(wanted - set(known))
     if unknown:
-        raise UnknownName(
-            f"{model_name} gives no signal {name_some(unknown)}", remedy=f"it gives {', '.join(known)}"
-        )
+        raise UnknownName(f"{model_name} gives no signal {name_some(unknown)}", remedy=f"it gives {', '.join(known)}")
     return wanted
 
 
@@ -425,13 +409,9 @@ def _class_codes(y: Any, names: list[Any], folds: int) -> tuple[np.ndarray, np.n
     missing = _missing(values)
     if missing.any():
         rows = [names[i] for i in np.flatnonzero(missing)]
-        raise LabelError(
-            f"no label in {len(rows):,} rows ({name_some(rows)})", remedy="label or drop them", ids=rows
-        )
+        raise LabelError(f"no label in {len(rows):,} rows ({name_some(rows)})", remedy="label or drop them", ids=rows)
     if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
-        raise LabelError(
-            "the labels look continuous and the model is a classifier", remedy="pass a regressor"
-        )
+        raise LabelError("the labels look continuous and the model is a classifier", remedy="pass a regressor")
     try:
         classes, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
     except TypeError as error:
@@ -440,9 +420,7 @@ def _class_codes(y: Any, names: list[Any], folds: int) -> tuple[np.ndarray, np.n
         classes = np.array(classes.tolist())
         values = classes[codes.reshape(-1)]
     if len(classes) < 2:
-        raise LabelError(
-            f"all labels are {classes[0]!s}", remedy="scores of labels need at least two classes"
-        )
+        raise LabelError(f"all labels are {classes[0]!s}", remedy="scores of labels need at least two classes")
     if folds:
         _at_least(folds, 2, "folds")
         smallest = int(counts.argmin())
@@ -465,9 +443,7 @@ def _real_target(y: Any, names: list[Any]) -> np.ndarray:
     try:
         target = values.astype(np.float64)
     except (ValueError, TypeError) as error:
-        raise LabelError(
-            "the targets are not numbers and the model is a regressor", remedy="pass a classifier"
-        ) from error
+        raise LabelError("the targets are not numbers and the model is a regressor", remedy="pass a classifier") from error
     bad = ~np.isfinite(target)
     if bad.any():
         rows = [names[i] for i in np.flatnonzero(bad)]
@@ -533,9 +509,7 @@ def _not_finite_rows(X: Any) -> tuple[np.ndarray, np.ndarray]:
         return missing, np.isinf(values).any(axis=1)
     values = np.asarray(X)
     if values.dtype.kind == "O":
-        missing = np.array(
-            [any(v is None or v != v for v in np.atleast_1d(row)) for row in values], dtype=bool
-        )
+        missing = np.array([any(v is None or v != v for v in np.atleast_1d(row)) for row in values], dtype=bool)
         return missing, np.zeros(n, dtype=bool)
     if values.dtype.kind not in "fc":
         return np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)

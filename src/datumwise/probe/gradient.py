@@ -290,9 +290,7 @@ class Grad:
         c = factor.to(self.like.dtype)
         return replace(
             self,
-            outers=[
-                Outer(u.a, u.g * c.repeat_interleave(u.groups)[:, None, None], u.groups) for u in self.outers
-            ],
+            outers=[Outer(u.a, u.g * c.repeat_interleave(u.groups)[:, None, None], u.groups) for u in self.outers],
             lookups=[Lookup(u.ids, u.d * c[:, None, None]) for u in self.lookups],
             vectors={k: v * c[:, None] for k, v in self.vectors.items()},
             _w=None if self._w is None else self._w * c[:, None, None],

@@ -44,9 +44,7 @@ class Spectrum:
         wide = len(self.matrix) > FLOAT64_EIGH
         exact = self.matrix.to(torch.float32 if wide else torch.float64)
         values, vectors = torch.linalg.eigh((exact + exact.T) / 2)
-        return values.flip(0).clamp_min(0).to(self.matrix.dtype), vectors.flip(1).to(
-            self.matrix.dtype
-        ).contiguous()
+        return values.flip(0).clamp_min(0).to(self.matrix.dtype), vectors.flip(1).to(self.matrix.dtype).contiguous()
 
     @property
     def values(self) -> Tensor:
@@ -204,9 +202,7 @@ class KFAC:
         self._tested = False
 
     def _empty(self) -> KroneckerFactors:
-        return KroneckerFactors(
-            labels=self.labels, positions=self.positions, coupled=self.factors == "coupled", bias=self.bias
-        )
+        return KroneckerFactors(labels=self.labels, positions=self.positions, coupled=self.factors == "coupled", bias=self.bias)
 
     # --- learning ---------------------------------------------------------------------------------------
 
@@ -254,9 +250,7 @@ class KFAC:
             There was no batch.
         """
         self._sums, self._factors, self._given, self._tested = self._empty(), None, 0, False
-        batches = model_batches(
-            data, self._model, ids=ids, tokenizer=tokenizer, collate=collate, batch_size=batch_size
-        )
+        batches = model_batches(data, self._model, ids=ids, tokenizer=tokenizer, collate=collate, batch_size=batch_size)
         total = known_length(data, ids)
         with self._pass(loss_fn, self._sums) as run:
             for names, batch in batches:
@@ -268,9 +262,7 @@ class KFAC:
         self._check()
         return self
 
-    def partial_fit(
-        self, batch: Any, ids: Sequence[Any] | None = None, loss_fn: Losses | None = None
-    ) -> KFAC:
+    def partial_fit(self, batch: Any, ids: Sequence[Any] | None = None, loss_fn: Losses | None = None) -> KFAC:
         """Add one batch; without ids the datapoints are numbered on from those seen so far."""
         if ids is None:
             ids = range(self._given, self._given + size_of(batch))
@@ -397,9 +389,7 @@ class KFAC:
         """Settings, sums and EK-FAC eigenvalues, as plain numbers, strings and numpy arrays."""
         options = {option: getattr(self, option) for option in OPTIONS}
         corrected = {
-            name: f.corrected.cpu().numpy().copy()
-            for name, f in (self._factors or {}).items()
-            if f.corrected is not None
+            name: f.corrected.cpu().numpy().copy() for name, f in (self._factors or {}).items() if f.corrected is not None
         }
         return {"options": options, "sums": self._sums.state(), "corrected": corrected}
 
@@ -407,9 +397,7 @@ class KFAC:
         """Take over what `state_dict` gave; refuses another setting."""
         for option, value in state["options"].items():
             if getattr(self, option) != value:
-                raise ModelMismatch(
-                    f"the saved factors have {option}={value!r}, this KFAC {option}={getattr(self, option)!r}"
-                )
+                raise ModelMismatch(f"the saved factors have {option}={value!r}, this KFAC {option}={getattr(self, option)!r}")
         self._sums.load_state(state["sums"])
         missing = sorted(set(self._names or []) - set(self._sums.G))
         if missing:
@@ -429,9 +417,7 @@ class KFAC:
             shape, leader = reader.shape(module), self._sums.leader[name]
             saved = len(self._sums.G[name].total), len(self._sums.A[leader].total)
             if saved != shape:
-                raise ModelMismatch(
-                    f"saved factors of {name} are of a weight {saved}, the model's is {shape}"
-                )
+                raise ModelMismatch(f"saved factors of {name} are of a weight {saved}, the model's is {shape}")
 
 
 # --- which layers ---------------------------------------------------------------------------------------
@@ -488,13 +474,9 @@ def _check_layer(name: str, module: Any, users: list[str]) -> None:
             remedy="leave it out of modules=",
         )
     if not module.weight.is_floating_point():
-        raise ModelMismatch(
-            f"the weight of {name} is quantised ({module.weight.dtype})", remedy="load it in float"
-        )
+        raise ModelMismatch(f"the weight of {name} is quantised ({module.weight.dtype})", remedy="load it in float")
     if not module.weight.requires_grad:
-        raise ModelMismatch(
-            f"the weight of {name} is frozen", remedy=f"call {name}.weight.requires_grad_(True)"
-        )
+        raise ModelMismatch(f"the weight of {name} is frozen", remedy=f"call {name}.weight.requires_grad_(True)")
 
 
 def _users(model: nn.Module) -> dict[int, list[str]]:

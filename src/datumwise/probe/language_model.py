@@ -267,13 +267,10 @@ def _check_vocabulary(model: Any, encoded: list[Encoded], names: list[Any]) -> N
     size = getattr(getattr(model, "config", None), "vocab_size", None)
     if size is None:
         return
-    bad = [
-        name for name, e in zip(names, encoded, strict=True) if len(e.input_ids) and e.input_ids.max() >= size
-    ]
+    bad = [name for name, e in zip(names, encoded, strict=True) if len(e.input_ids) and e.input_ids.max() >= size]
     if bad:
         raise ModelMismatch(
-            f"the tokenizer gives token ids that the model's vocabulary of {size:,} does not have "
-            f"({name_some(bad)})",
+            f"the tokenizer gives token ids that the model's vocabulary of {size:,} does not have ({name_some(bad)})",
             remedy="use the model's own tokenizer",
             ids=bad,
         )

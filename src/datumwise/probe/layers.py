@@ -130,9 +130,7 @@ class Convolution(Reader):
         bias = {"bias": g.sum(2)} if wanted else {}
         a = patches(module, real(x))  # (n, T, c, kernel)
         if groups > 1:
-            a = (
-                a.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
-            )  # (n groups, T, c / groups, kernel)
+            a = a.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)  # (n groups, T, c / groups, kernel)
             g = g.unflatten(1, (groups, -1)).flatten(0, 1)
         return Outer(a.flatten(2), g.transpose(1, 2), groups), bias
 
@@ -287,9 +285,7 @@ def chosen(modules: Modules, name: str, module: nn.Module) -> bool:
     return any(fnmatch(name, pattern) for pattern in modules)
 
 
-def spots_of(
-    model: nn.Module, modules: Modules = None
-) -> tuple[dict[str, Layer], list[Spot], dict[str, str]]:
+def spots_of(model: nn.Module, modules: Modules = None) -> tuple[dict[str, Layer], list[Spot], dict[str, str]]:
     """What can be captured of a model, before anything has run.
 
     Only parameters that require a gradient count (so LoRA alone, or the unfrozen layers alone).
@@ -317,13 +313,9 @@ def spots_of(
     names = {id(p): name for name, p in model.named_parameters()}
     taken = [(name, m) for name, m in model.named_modules() if chosen(modules, name, m)]
     if modules is not None and not any(m._parameters for _, m in taken):
-        have = [
-            name for name, m in model.named_modules() if any(p is not None for p in m._parameters.values())
-        ]
+        have = [name for name, m in model.named_modules() if any(p is not None for p in m._parameters.values())]
         near = _near(modules if not callable(modules) else [], have)
-        raise UnknownName(
-            "no module with parameters matches `modules`", remedy=f"there are {name_some(near)}"
-        )
+        raise UnknownName("no module with parameters matches `modules`", remedy=f"there are {name_some(near)}")
     layers: dict[str, Layer] = {}
     spots: list[Spot] = []
     by_parameter: dict[str, str] = {}
@@ -331,16 +323,10 @@ def spots_of(
     clashes: set[str] = set()
     inside = tuple(f"{name}." for name, m in model.named_modules() if isinstance(m, nn.MultiheadAttention))
     for name, module in taken:
-        trainable = {
-            k: names[id(p)] for k, p in module._parameters.items() if p is not None and p.requires_grad
-        }
+        trainable = {k: names[id(p)] for k, p in module._parameters.items() if p is not None and p.requires_grad}
         attention = isinstance(module, nn.MultiheadAttention) or name.startswith(inside or ("\0",))
         reader = None if attention else reader_of(module)
-        known = (
-            {}
-            if reader is None
-            else {k: v for k, v in trainable.items() if k in (reader.weight, *reader.vectors)}
-        )
+        known = {} if reader is None else {k: v for k, v in trainable.items() if k in (reader.weight, *reader.vectors)}
         for attribute, parameter in trainable.items():
             if attribute not in known and parameter not in by_parameter:
                 missing.setdefault(parameter, ATTENTION if attention else _why(module, attribute))
@@ -352,9 +338,7 @@ def spots_of(
         clash = [v for v in vectors.values() if by_parameter.get(v, home) != home]
         clashes.update(clash)
         for parameter in clash:
-            missing[parameter] = (
-                f"shared between {by_parameter[parameter]} and {name}, which have different matrices"
-            )
+            missing[parameter] = f"shared between {by_parameter[parameter]} and {name}, which have different matrices"
         vectors = {k: v for k, v in vectors.items() if v not in clash}
         for parameter in known.values():
             by_parameter.setdefault(parameter, home)

@@ -66,11 +66,7 @@ class Forward:
         if isinstance(logits, tuple | list):
             logits = logits[0]
         if not isinstance(logits, Tensor) or logits.ndim not in (2, 3) or not logits.is_floating_point():
-            what = (
-                f"a tensor of shape {tuple(logits.shape)}"
-                if isinstance(logits, Tensor)
-                else type(logits).__name__
-            )
+            what = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise ModelMismatch(
                 f"the model returned {what}, not logits (n, K) or (n, T, V)",
                 remedy="give losses=, a function (model, batch) -> one loss for each datapoint",
@@ -186,12 +182,8 @@ class Forward:
         The draw of a datapoint's j-th supervised position depends on ``seed``, its id and j only.
         """
         if self.custom is not None:
-            raise ModelMismatch(
-                "labels cannot be sampled from a custom `losses`", remedy='use fisher_labels="gold"'
-            )
-        log_probs = (
-            self.log_probs
-        )  # made here, outside of no_grad: the backward of `gathered` needs its graph
+            raise ModelMismatch("labels cannot be sampled from a custom `losses`", remedy='use fisher_labels="gold"')
+        log_probs = self.log_probs  # made here, outside of no_grad: the backward of `gathered` needs its graph
         with torch.no_grad():
             owner = self.owners
             starts = torch.searchsorted(owner, torch.arange(self.n, device=owner.device))
@@ -213,9 +205,7 @@ class Forward:
     def log_odds(self) -> Tensor:
         """f = log(p / (1 - p)) of the label (n,), differentiable; one label a datapoint only."""
         if self.custom is not None or self.tokens:
-            raise ModelMismatch(
-                'measure="log_odds" needs one label for each datapoint', remedy="give measure="
-            )
+            raise ModelMismatch('measure="log_odds" needs one label for each datapoint', remedy="give measure=")
         log_p = self.log_probs.gather(1, self.targets[:, None])
         rest = self.log_probs.scatter(1, self.targets[:, None], -torch.inf)
         return (log_p - rest.logsumexp(1, keepdim=True))[:, 0]
@@ -306,13 +296,7 @@ def size_of(batch: Any) -> int:
     ModelMismatch
         No tensor in it.
     """
-    values = (
-        batch.values()
-        if isinstance(batch, Mapping)
-        else batch
-        if isinstance(batch, tuple | list)
-        else [batch]
-    )
+    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple | list) else [batch]
     for value in values:
         if isinstance(value, Tensor | np.ndarray) and value.ndim:
             return len(value)

@@ -25,9 +25,7 @@ UNIT = 2.0**-24  # unit round-off of float32
 NEVER = -1e30  # similarity of a padded column: below any other, and safe to multiply, which -inf is not
 
 
-def neighbours(
-    X: Any, k: int = 10, metric: str | None = None, queries: Any = None
-) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(X: Any, k: int = 10, metric: str | None = None, queries: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest rows of ``X``, nearest first.
 
     Parameters
@@ -80,9 +78,7 @@ def neighbours(
         raise SchemaMismatch(f"queries have {Q.shape[1]} columns and X has {X.shape[1]}")
     others = len(X) - (queries is None)
     if not 1 <= k <= others:
-        raise DatumwiseError(
-            f"k = {k} neighbours were asked of {others} other rows", remedy=f"1 <= k <= {others}"
-        )
+        raise DatumwiseError(f"k = {k} neighbours were asked of {others} other rows", remedy=f"1 <= k <= {others}")
     metric = metric or default_metric(X.shape[1])
     if metric not in METRICS:
         raise UnknownName(f"there is no metric {metric!r}", remedy="give 'cosine' or 'euclidean'")
@@ -90,7 +86,7 @@ def neighbours(
     space = Space.of(X, metric, Q)
     index = Index.of(space, k)
     step = max(ROWS, BLOCK // len(index.columns))
-    held = np.empty((min(step, len(Q)), len(index.columns)), np.float32)  # touched once, not once a block
+    held = Workspace.of(min(step, len(Q)), len(index.columns))  # touched once, not once a block
     distances = np.empty((len(Q), k))
     indices = np.empty((len(Q), k), np.int64)
     for start in range(0, len(Q), step):
@@ -192,16 +188,24 @@ class Space:
 
 
 @dataclass(frozen=True)
+class Workspace:
+    """Memory that every block of queries is computed in."""
+
+    similarity: np.ndarray  # (rows, columns) float32
+    near: np.ndarray  # (rows, columns) bool
+
+    @classmethod
+    def of(cls, rows: int, columns: int) -> Workspace:
+        return cls(np.empty((rows, columns), np.float32), np.empty((rows, columns), bool))
+
+
+@dataclass(frozen=True)
 class Index:
     """The rows of X in ascending norm, dealt to groups so that a maximum over a group is one pass."""
 
-    columns: (
-        np.ndarray
-    )  # (size * groups,) int64 row of X at each place, -1 where padded; place = r * groups + g
+    columns: np.ndarray  # (size * groups,) int64 row of X at each place, -1 where padded; place = r * groups + g
     places: np.ndarray  # (n,) place of each row of X
-    points: (
-        np.ndarray
-    )  # (size * groups, d' + 1) float32; last coordinate is -|x|^2 / 2, so that q . x orders by distance
+    points: np.ndarray  # (d' + 1, size * groups) float32; the last row is -|x|^2 / 2: q . x orders by distance
     largest: np.ndarray  # (groups,) largest |x| in a group
 
     @classmethod
@@ -220,36 +224,32 @@ class Index:
         places = np.empty(n, np.int64)
         places[columns[columns >= 0]] = np.flatnonzero(columns >= 0)
         width = space.X.shape[1] + space.zeros + 1
-        points = np.zeros((size * groups, width), np.float32)
+        points = np.zeros((width, size * groups), np.float32)
         for start in range(0, len(columns), step):
             rows = columns[start : start + step]
-            points[start : start + step, :-1] = space.points(space.X[rows])
-            points[start : start + step, -1] = np.where(rows < 0, NEVER, -(norms[rows] ** 2) / 2)
-        points[columns < 0, :-1] = 0
+            points[:-1, start : start + step] = space.points(space.X[rows]).T
+            points[-1, start : start + step] = np.where(rows < 0, NEVER, -(norms[rows] ** 2) / 2)
+        points[:-1, columns < 0] = 0
         return cls(columns, places, points, largest)
 
     def short_list(
-        self, space: Space, Q: np.ndarray, own: np.ndarray | None, k: int, held: np.ndarray
+        self, space: Space, Q: np.ndarray, own: np.ndarray | None, k: int, held: Workspace
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs (row of Q, row of X), ascending in the first, that surely contain the k nearest of every row.
-
-        ``held`` is float32 (at least len(Q), columns) to work in.
-        """
-        groups, width = len(self.largest), self.points.shape[1]
+        """Pairs (row of Q, row of X), ascending in the first, that surely contain the k nearest of every row."""
+        groups, width = len(self.largest), len(self.points)
         q = space.points(Q)
         augmented = np.column_stack([q, np.ones(len(q))]).astype(np.float32)
-        similarity = np.matmul(augmented, self.points.T, out=held[: len(q)])
+        similarity = np.matmul(augmented, self.points, out=held.similarity[: len(q)])
         if own is not None:
             similarity[np.arange(len(q)), self.places[own]] = -np.inf
         similarity = similarity.reshape(len(q), -1, groups)
         # |computed - true q . x| <= (width + 16) u (|q| |x| + |x|^2 / 2), rounding of the inputs included
         error = (width + 16) * UNIT * (row_norms(q)[:, None] * self.largest + self.largest**2 / 2) + 1e-37
         surely = similarity.max(axis=1) - error  # a lower bound on the best of each group
-        kth = np.partition(surely, groups - k, axis=1)[
-            :, groups - k, None
-        ]  # k groups hold one at least as near
+        kth = np.partition(surely, groups - k, axis=1)[:, groups - k, None]  # k groups hold one at least as near
         floor = np.nextafter((kth - error).astype(np.float32), np.float32(-np.inf))
-        found = np.flatnonzero(similarity >= floor[:, None, :])
+        near = held.near[: len(q)].reshape(similarity.shape)
+        found = np.flatnonzero(np.greater_equal(similarity, floor[:, None, :], out=near))
         return found // len(self.columns), self.columns[found % len(self.columns)]
 
 

@@ -105,21 +105,15 @@ class Plan:
         lines = []
         for number, one in enumerate(self.passes, 1):
             what = "forward" if not one.objectives else "forward + backward of " + ", ".join(one.objectives)
-            lines.append(
-                f"pass {number}  level {one.level}  {one.cost:4.2f} x  {what}: {', '.join(one.signals)}"
-            )
+            lines.append(f"pass {number}  level {one.level}  {one.cost:4.2f} x  {what}: {', '.join(one.signals)}")
         if self.layers:
             kinds: dict[str, int] = {}
             for layer in self.layers:
                 kinds[layer.kind] = kinds.get(layer.kind, 0) + 1
             found = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-            lines.append(
-                f"layers  {len(self.layers)} captured ({found}), {100 * self.coverage:.1f}% of parameters"
-            )
+            lines.append(f"layers  {len(self.layers)} captured ({found}), {100 * self.coverage:.1f}% of parameters")
         lines += [f"missing {name}: {why}" for name, why in self.missing.items()]
-        lines.append(
-            f"memory  model {_mib(self.parameter_bytes)}, formed gradients {_mib(self.formed_bytes)}"
-        )
+        lines.append(f"memory  model {_mib(self.parameter_bytes)}, formed gradients {_mib(self.formed_bytes)}")
         often = f", {self.checkpoints} checkpoints" if self.checkpoints > 1 else ""
         lines.append(f"cost    about {self.cost:.2f} x a plain training pass{often} (estimate)")
         return "\n".join(lines)
@@ -196,9 +190,7 @@ def plan(
     names = wanted(want)
     own_mean = target == "mean" if isinstance(target, str) else False
     if "grad_dot" in names and target is None:
-        raise ModelMismatch(
-            "grad_dot needs gradients to compare with", remedy='pass target=, or target="mean"'
-        )
+        raise ModelMismatch("grad_dot needs gradients to compare with", remedy='pass target=, or target="mean"')
     objective = "loss" if measure is None else "measure"
     passes: list[PlannedPass] = []
     influence = "self_influence" in names

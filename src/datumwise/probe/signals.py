@@ -39,9 +39,7 @@ class Signals(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.columns:
-            raise UnknownName(
-                f"there is no signal {name!r} here", remedy=f"there are {', '.join(self.columns)}"
-            )
+            raise UnknownName(f"there is no signal {name!r} here", remedy=f"there are {', '.join(self.columns)}")
         return self.columns[name]
 
     def __contains__(self, name: object) -> bool:
@@ -67,9 +65,7 @@ class Signals(Mapping[str, Any]):
         import torch
 
         prefix = "mean_gradient/"
-        found = {
-            k[len(prefix) :]: torch.from_numpy(v) for k, v in self.statistics.items() if k.startswith(prefix)
-        }
+        found = {k[len(prefix) :]: torch.from_numpy(v) for k, v in self.statistics.items() if k.startswith(prefix)}
         if not found:
             raise UnknownName("the mean gradient was not asked for", remedy="add 'mean_gradient' to want")
         return found
@@ -193,9 +189,7 @@ def signals(
 
     names = wanted(want)
     if "grad_dot" in names and target is None:
-        raise ModelMismatch(
-            "grad_dot needs gradients to compare with", remedy='pass target=, or target="mean"'
-        )
+        raise ModelMismatch("grad_dot needs gradients to compare with", remedy='pass target=, or target="mean"')
     if fisher_labels not in (None, "gold", "sampled"):
         raise UnknownName(f"fisher_labels is {fisher_labels!r}", remedy='it is "gold" or "sampled"')
     request = Request(
@@ -232,9 +226,7 @@ def _of_estimator(
         X, y = data
         columns = estimator_signals(model, X, y, names, folds=folds, seed=seed, progress=progress)
         ids = np.arange(len(next(iter(columns.values()))))
-        return Signals(
-            ids, columns, parameters={"seed": seed, "folds": folds, "model": model_fingerprint(model)}
-        )
+        return Signals(ids, columns, parameters={"seed": seed, "folds": folds, "model": model_fingerprint(model)})
     if not hasattr(data, "roles"):
         raise ModelMismatch(
             f"signals of a {type(model).__name__} need (X, y) or a ledger, not {type(data).__name__}",
@@ -254,6 +246,4 @@ def _of_estimator(
     columns = estimator_signals(
         model, read.X, data.array(label), names, folds=folds, seed=seed, ids=list(data.ids), progress=progress
     )
-    return Signals(
-        data.ids, columns, parameters={"seed": seed, "folds": folds, "model": model_fingerprint(model)}
-    )
+    return Signals(data.ids, columns, parameters={"seed": seed, "folds": folds, "model": model_fingerprint(model)})

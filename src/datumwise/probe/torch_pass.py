@@ -119,9 +119,7 @@ class TorchPass:
         """Captured share of the trainable parameters of the chosen modules, by count."""
         sizes = {name: p.numel() for name, p in self.model.named_parameters()}
         captured = sum(layer.count for layer in self.layers.values())
-        return captured / max(
-            1, captured + sum(sizes[name] for name in self.missing if name not in self._raw)
-        )
+        return captured / max(1, captured + sum(sizes[name] for name in self.missing if name not in self._raw))
 
     def __enter__(self) -> TorchPass:
         with ExitStack() as stack:
@@ -153,18 +151,14 @@ class TorchPass:
                 wanted.setdefault(name, []).append(need)
         for name, needs in wanted.items():
 
-            def hook(
-                module: nn.Module, args: Any, kwargs: Any, output: Any, *, to: Any = (name, needs)
-            ) -> None:
+            def hook(module: nn.Module, args: Any, kwargs: Any, output: Any, *, to: Any = (name, needs)) -> None:
                 if self._capture is not None and not self._capture._forward:
                     return  # repeated by gradient checkpointing
                 with torch.no_grad():
                     for need in to[1]:
                         need.activation(to[0], first_tensor(args, kwargs), output)
 
-            stack.callback(
-                self.model.get_submodule(name).register_forward_hook(hook, with_kwargs=True).remove
-            )
+            stack.callback(self.model.get_submodule(name).register_forward_hook(hook, with_kwargs=True).remove)
 
     def batch(self, batch: Any, ids: Sequence[Any] | None = None) -> dict[str, Any]:
         """Run one batch.
@@ -256,9 +250,7 @@ class TorchPass:
         log_p = forward.log_probs.detach().gather(1, forward.targets[:, None])[:, 0]
         return log_p.expm1()
 
-    def _receiver(
-        self, objective: str, forward: Forward, factor: Tensor | None
-    ) -> Callable[[Layer, Grad], None]:
+    def _receiver(self, objective: str, forward: Forward, factor: Tensor | None) -> Callable[[Layer, Grad], None]:
         """Hands a layer's gradient to the needs of an objective; scaled, to those of the loss too."""
         positions, unpadded = forward.positions, forward.unpadded
 
@@ -307,9 +299,7 @@ class TorchPass:
         leaks, sums, norms = self._observe(capture, rows, ids)
         inputs, capture.inputs = capture.inputs, None
         for name in [name for name in leaks if self._is_range(name, inputs)]:
-            for module in self.layers[
-                name
-            ].modules:  # positions 0..T-1 that happen to be as many as datapoints
+            for module in self.layers[name].modules:  # positions 0..T-1 that happen to be as many as datapoints
                 capture.layout[module] = "one row for all"
             leaks, sums, norms = self._observe(capture, rows, ids)
         if leaks:
@@ -356,9 +346,7 @@ class TorchPass:
             if grad.n == 1:
                 return
             others = grad.rows(slice(1, grad.n))
-            parts = (
-                [u.g for u in others.outers] + [u.d for u in others.lookups] + list(others.vectors.values())
-            )
+            parts = [u.g for u in others.outers] + [u.d for u in others.lookups] + list(others.vectors.values())
             if any(bool((p != 0).any()) for p in parts):
                 leaks.append(layer.name)
 
@@ -391,9 +379,7 @@ class TorchPass:
     ) -> None:
         """Check that captured gradients add up to autograd's; drop what does not, and what is never used."""
         parameters = dict(self.model.named_parameters())
-        expected = [
-            name for layer in self.layers.values() if layer.kind != "raw" for name in layer.parameters
-        ]
+        expected = [name for layer in self.layers.values() if layer.kind != "raw" for name in layer.parameters]
         looked, budget = list(self.missing), CHECKED_PARAMETERS
         for name in expected:
             budget -= parameters[name].numel()
@@ -410,9 +396,7 @@ class TorchPass:
             for name in (p for p in layer.parameters if p in truth):
                 want, got = truth[name], sums.get(name)
                 zero = torch.zeros(())
-                want = (
-                    zero if want is None else layer.matrix(want) if name == layer.weight else want.flatten()
-                )
+                want = zero if want is None else layer.matrix(want) if name == layer.weight else want.flatten()
                 got = zero if got is None else got
                 half = parameters[name].dtype in (torch.float16, torch.bfloat16)
                 limit = (5e-2 if half else 1e-3) * max(float(want.norm()), 1e-3 * scale)
@@ -452,9 +436,7 @@ class TorchPass:
             if layer is None or not layer.shape:
                 continue
             alone = len(layer.modules) == 1 and capture.order.count(module) == 1
-            single = (
-                alone and spot.reader.single(spot.module, x) and capture.layout.get(module, "rows") == "rows"
-            )
+            single = alone and spot.reader.single(spot.module, x) and capture.layout.get(module, "rows") == "rows"
             fed = first.setdefault((id(x), spot.reader.kind), layer.name) if alone else layer.name
             self.layers[layer.name] = replace(layer, single=single, shares_input_with=fed)
         capture.layers = dict(self.layers)

@@ -131,11 +131,7 @@ def _one(model: nn.Module, batches: Batches, request: Request) -> Signals:
     }
     found = Signals(np.array([]), {}, {}, parameters)
     if plain:
-        found = (
-            _stored(model, batches, request, plain)
-            if request.store
-            else _held(model, batches, request, plain)
-        )
+        found = _stored(model, batches, request, plain) if request.store else _held(model, batches, request, plain)
         found = replace(found, parameters=parameters)
     if "self_influence" in request.names:
         found = _with_influence(model, batches, request, found)
@@ -149,9 +145,7 @@ def _with_texts(batches: Batches, found: Signals) -> Signals:
     column = batches.data.roles.get("text") if is_ledger(batches.data) else None
     if not column:
         raise ModelMismatch("texts need a ledger with a text column", remedy="ingest the data with text=")
-    return replace(
-        found, ids=batches.data.ids, columns={**found.columns, "texts": batches.data.array(column)}
-    )
+    return replace(found, ids=batches.data.ids, columns={**found.columns, "texts": batches.data.array(column)})
 
 
 def needs_of(model: nn.Module, names: Sequence[str], request: Request) -> list[Need]:
@@ -168,12 +162,8 @@ def needs_of(model: nn.Module, names: Sequence[str], request: Request) -> list[N
     if listening:
         if request.modules is None:
             raise ModelMismatch(f"{listening[0]} needs modules", remedy="pass modules=[names or patterns]")
-        taken = [
-            name for name, module in model.named_modules() if name and chosen(request.modules, name, module)
-        ]
-        needs += [Activations(taken)] * ("activations" in names) + [ActivationGram(taken)] * (
-            "activation_gram" in names
-        )
+        taken = [name for name, module in model.named_modules() if name and chosen(request.modules, name, module)]
+        needs += [Activations(taken)] * ("activations" in names) + [ActivationGram(taken)] * ("activation_gram" in names)
     if "grad_norm" in names:
         needs.append(GradNorm(objective))
     if "grad_index" in names:
@@ -230,9 +220,7 @@ def _in_order(found: Signals, batches: Batches) -> Signals:
     place = {one: i for i, one in enumerate(found.ids.tolist())}
     ids = batches.data.ids
     order = np.array([place[one] for one in ids.tolist()])
-    columns = {
-        k: v[order] if isinstance(v, np.ndarray) else [v[i] for i in order] for k, v in found.columns.items()
-    }
+    columns = {k: v[order] if isinstance(v, np.ndarray) else [v[i] for i in order] for k, v in found.columns.items()}
     return replace(found, ids=ids, columns=columns)
 
 
@@ -318,9 +306,7 @@ def _stored(model: nn.Module, batches: Batches, request: Request, names: Sequenc
     from datumwise.ledger import Provenance
 
     if not is_ledger(batches.data):
-        raise ModelMismatch(
-            "only signals of a ledger can be stored", remedy="leave out store=True, or ingest the data"
-        )
+        raise ModelMismatch("only signals of a ledger can be stored", remedy="leave out store=True, or ingest the data")
     ledger = batches.data
     fields = _fields(model, batches, request, names)
     fingerprint = model_fingerprint(model)
@@ -401,11 +387,7 @@ def _called(function: Any) -> Any:
     if function is None or isinstance(function, str):
         return function
     if callable(function):
-        return (
-            f"{function.__module__}.{function.__qualname__}"
-            if hasattr(function, "__qualname__")
-            else repr(type(function))
-        )
+        return f"{function.__module__}.{function.__qualname__}" if hasattr(function, "__qualname__") else repr(type(function))
     return list(function)
 
 

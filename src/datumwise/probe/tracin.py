@@ -98,9 +98,7 @@ def tracin(
         for held in _held_queries(model, queries, measure or losses, block, common, stream):
             need = Products(held)
             with TorchPass(model, [need], losses=losses, **common) as run:
-                columns = [
-                    run.batch(batch, ids)["products"] for ids, batch in model_batches(data, model, **stream)
-                ]
+                columns = [run.batch(batch, ids)["products"] for ids, batch in model_batches(data, model, **stream)]
             rows.append(np.concatenate(columns).T)
         part = np.concatenate(rows) * np.float32(1.0 if weights is None else weights[number])
         total = part if total is None else total + part

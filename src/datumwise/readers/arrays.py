@@ -40,17 +40,11 @@ def read_arrays(arrays: Mapping[str, Any], *, name: str) -> Source:
     lengths = {key: len(value) for key, value in given.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{key} {n:,}" for key, n in lengths.items())
-        raise SchemaMismatch(
-            f"the arrays have different lengths ({said})", remedy="give one row a datapoint in each"
-        )
+        raise SchemaMismatch(f"the arrays have different lengths ({said})", remedy="give one row a datapoint in each")
     columns = {}
     roles: dict[str, Any] = {}
     for key, value in given.items():
-        if (
-            value.ndim >= 3
-            and value.dtype == np.uint8
-            and (value.ndim == 3 or value.shape[3:] in ((3,), (4,)))
-        ):
+        if value.ndim >= 3 and value.dtype == np.uint8 and (value.ndim == 3 or value.shape[3:] in ((3,), (4,))):
             columns["image"] = pa.array([encoded(pixels) for pixels in value], pa.large_binary())
             roles["image"] = "image"
         else:
@@ -79,16 +73,12 @@ def as_column(name: str, values: np.ndarray) -> pa.Array:
         values = values.astype(np.float32)
     if values.ndim == 2:
         if values.dtype.kind not in "fiub":
-            raise SchemaMismatch(
-                f"array {name!r} holds {values.dtype}, not numbers", remedy="give a data frame", column=name
-            )
+            raise SchemaMismatch(f"array {name!r} holds {values.dtype}, not numbers", remedy="give a data frame", column=name)
         if values.dtype.kind != "f":
             values = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
         if values.dtype not in (np.float32, np.float64):
             values = values.astype(np.float64)
-        return pa.FixedSizeListArray.from_arrays(
-            pa.array(np.ascontiguousarray(values).ravel()), values.shape[1]
-        )
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), values.shape[1])
     if values.dtype == object:
         kinds = {type(value).__name__ for value in values.tolist() if value is not None}
         if len(kinds) > 1 and not kinds <= {"int", "float", "int64", "float64", "int32", "float32"}:
@@ -115,11 +105,7 @@ def _dense(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise SchemaMismatch(
-            f"the rows of array {name!r} differ in length", remedy="pad them", column=name
-        ) from error
+        raise SchemaMismatch(f"the rows of array {name!r} differ in length", remedy="pad them", column=name) from error
     if array.ndim == 0:
-        raise SchemaMismatch(
-            f"array {name!r} is a single value", remedy="give one value a datapoint", column=name
-        )
+        raise SchemaMismatch(f"array {name!r} is a single value", remedy="give one value a datapoint", column=name)
     return array

@@ -30,9 +30,7 @@ def read_bunch(bunch: Any, *, name: str) -> Source:
     """
     data, target = bunch.get("data"), bunch.get("target")
     if data is None:
-        raise SourceError(
-            f"the bunch has no data (it has {', '.join(bunch)})", remedy="give one with data and target"
-        )
+        raise SourceError(f"the bunch has no data (it has {', '.join(bunch)})", remedy="give one with data and target")
     roles: dict[str, Any] = {}
     if isinstance(data, list):
         columns = {"text": pa.array([str(text) for text in data], pa.string())}
@@ -64,9 +62,7 @@ def _numbers(bunch: Any, data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         shade = np.asarray(pictures, dtype=np.float64)
         top = shade.max() or 1.0
         columns = {
-            "image": pa.array(
-                [encoded(np.rint(255 * one / top).astype(np.uint8)) for one in shade], pa.large_binary()
-            ),
+            "image": pa.array([encoded(np.rint(255 * one / top).astype(np.uint8)) for one in shade], pa.large_binary()),
             "x": as_column("x", data),
         }
         return columns, {"image": "image", "features": "x"}

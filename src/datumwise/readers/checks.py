@@ -116,11 +116,7 @@ class _Fault:
         self.rows += len(at)
         self.by_id = id_column is not None
         some = at[: KEPT - len(self.named)]
-        ids = (
-            batch.column(id_column).take(pa.array(some)).to_pylist()
-            if id_column
-            else (some + first_row).tolist()
-        )
+        ids = batch.column(id_column).take(pa.array(some)).to_pylist() if id_column else (some + first_row).tolist()
         self.named += ids
 
     def error(self) -> DatumwiseError:
@@ -189,8 +185,7 @@ class Label:
 
     def _refuse(self, count: str) -> None:
         raise LabelError(
-            f"column {self.column!r} has {count} different values in {self.rows:,} rows, "
-            "which is not a label",
+            f"column {self.column!r} has {count} different values in {self.rows:,} rows, which is not a label",
             remedy="give a column of classes, or task='regression'",
             column=self.column,
         )

@@ -99,9 +99,7 @@ def _columns(header: str, delimiter: str, name: str) -> list[str]:
     columns = next(csv.reader([header], delimiter=delimiter), [])
     for column in columns:
         if column and sum(column.casefold() == other.casefold() for other in columns) > 1:
-            raise SchemaMismatch(
-                f"two columns of {name} are called {column!r}", remedy="rename one of them", column=column
-            )
+            raise SchemaMismatch(f"two columns of {name} are called {column!r}", remedy="rename one of them", column=column)
     return columns
 
 
@@ -111,9 +109,7 @@ def _explained(
     """Why the types could not be guessed: reading all as text tells the line."""
     plain = ", ".join(f"{duck.quoted(column or f'column{i}')}: 'VARCHAR'" for i, column in enumerate(columns))
     try:
-        connection.sql(
-            f"select count(*) from read_csv({layout}, auto_detect=false, columns={{{plain}}})"
-        ).fetchall()
+        connection.sql(f"select count(*) from read_csv({layout}, auto_detect=false, columns={{{plain}}})").fetchall()
     except duckdb.Error as told:
         return _refusal(told, name)
     return _refusal(error, name)
@@ -141,9 +137,7 @@ def _refusal(error: Exception, name: str) -> DatumwiseError:
             remedy="quote cells that hold the delimiter",
         )
     if "unterminated quote" in text:
-        return SourceError(
-            f"{where} has a quote that is not closed", remedy="double the quotes inside a quoted cell"
-        )
+        return SourceError(f"{where} has a quote that is not closed", remedy="double the quotes inside a quoted cell")
     if "Maximum line size" in text:
         return SourceError(f"{where} is longer than 2 MB", remedy="close its quotes, or store it as Parquet")
     if "unicode" in text:
@@ -152,9 +146,7 @@ def _refusal(error: Exception, name: str) -> DatumwiseError:
 
 
 def _plain(kind: str) -> str:
-    return {"BIGINT": "whole numbers", "DOUBLE": "numbers", "BOOLEAN": "true or false", "DATE": "dates"}.get(
-        kind, kind.lower()
-    )
+    return {"BIGINT": "whole numbers", "DOUBLE": "numbers", "BOOLEAN": "true or false", "DATE": "dates"}.get(kind, kind.lower())
 
 
 def _short(value: str, *, width: int = 40) -> str:

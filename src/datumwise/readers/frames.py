@@ -21,9 +21,7 @@ def read_arrow(table: pa.Table | pa.RecordBatch, *, name: str) -> Source:
         table = pa.Table.from_batches([table])
     twins = sorted({n for n in table.schema.names if table.schema.names.count(n) > 1})
     if twins:
-        raise SchemaMismatch(
-            f"two columns are called {twins[0]!r}", remedy="rename one of them", column=twins[0]
-        )
+        raise SchemaMismatch(f"two columns are called {twins[0]!r}", remedy="rename one of them", column=twins[0])
     plain = table.replace_schema_metadata(None)
     return Source(
         name=name,
@@ -55,17 +53,13 @@ def read_pandas(frame: Any, *, name: str) -> Source:
     import pandas as pd
 
     if frame.columns.nlevels > 1:
-        raise SourceError(
-            "the data frame's columns have several levels", remedy="flatten them to one name each"
-        )
+        raise SourceError("the data frame's columns have several levels", remedy="flatten them to one name each")
     frame = frame.rename(columns=str)
     if frame.index.name is not None and frame.index.name not in frame.columns:
         frame = frame.reset_index()
     twins = frame.columns[frame.columns.duplicated()]
     if len(twins):
-        raise SchemaMismatch(
-            f"two columns are called {twins[0]!r}", remedy="rename one of them", column=twins[0]
-        )
+        raise SchemaMismatch(f"two columns are called {twins[0]!r}", remedy="rename one of them", column=twins[0])
     columns = {}
     for column in frame.columns:
         values = frame[column]
@@ -95,8 +89,7 @@ def _refuse_mixed(values: Any, column: str) -> None:
         odd = sorted(row for kind, rows in kinds.items() if kind != common for row in rows)
         others = " and ".join(kind for kind in kinds if kind != common)
         raise SchemaMismatch(
-            f"column {column!r} mixes types: {common}, and {others} in {len(odd):,} rows "
-            f"(rows {name_some(odd)}, from 0)",
+            f"column {column!r} mixes types: {common}, and {others} in {len(odd):,} rows (rows {name_some(odd)}, from 0)",
             remedy="make the column one type",
             column=column,
             ids=odd,
@@ -123,9 +116,7 @@ def read_polars(frame: Any, *, name: str) -> Source:
         frame = frame.collect()
     kinds = [column for column, kind in frame.schema.items() if str(kind) == "Object"]
     if kinds:
-        raise SchemaMismatch(
-            f"column {kinds[0]!r} holds Python objects", remedy="make it numbers or text", column=kinds[0]
-        )
+        raise SchemaMismatch(f"column {kinds[0]!r} holds Python objects", remedy="make it numbers or text", column=kinds[0])
     return read_arrow(_without_views(frame.to_arrow()), name=name)
 
 

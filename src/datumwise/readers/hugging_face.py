@@ -79,9 +79,7 @@ def read_data_set(data: Any, *, name: str) -> Source:
             f"the data set holds {len(splits)} splits ({', '.join(map(str, splits))})",
             remedy=f"give one: data[{splits[0]!r}]" if splits else None,
         )
-    names = _class_names(
-        {column: vars(kind) | {"_type": type(kind).__name__} for column, kind in data.features.items()}
-    )
+    names = _class_names({column: vars(kind) | {"_type": type(kind).__name__} for column, kind in data.features.items()})
     schema = _named_schema(data.features.arrow_schema, names)
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -106,9 +104,7 @@ def _class_names(features: Mapping[str, Any]) -> dict[str, list[str]]:
     return {
         column: list(kind["names"] if "names" in kind else kind["_names"])
         for column, kind in features.items()
-        if isinstance(kind, Mapping)
-        and kind.get("_type") == "ClassLabel"
-        and (kind.get("names") or kind.get("_names"))
+        if isinstance(kind, Mapping) and kind.get("_type") == "ClassLabel" and (kind.get("names") or kind.get("_names"))
     }
 
 
@@ -151,15 +147,11 @@ def _open(path: Path) -> pa.RecordBatchStreamReader:
     try:
         return pa.ipc.open_stream(pa.memory_map(str(path)))
     except (pa.ArrowInvalid, OSError) as error:
-        raise SourceError(
-            f"{path.name} is not a whole Arrow file", remedy="save the data set again"
-        ) from error
+        raise SourceError(f"{path.name} is not a whole Arrow file", remedy="save the data set again") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SourceError(
-            f"{path.parent.name}/{path.name} cannot be read", remedy="save the data set again"
-        ) from error
+        raise SourceError(f"{path.parent.name}/{path.name} cannot be read", remedy="save the data set again") from error

@@ -128,11 +128,7 @@ def pictures(
         if not kept:
             continue
         rest = batch.take(pa.array(kept)) if len(kept) < batch.num_rows else batch
-        arrays = {
-            field.name: rest.column(field.name)
-            for field in schema
-            if field.name not in ("image", "image_path")
-        }
+        arrays = {field.name: rest.column(field.name) for field in schema if field.name not in ("image", "image_path")}
         arrays["image"] = pa.array(data, pa.large_binary())
         arrays["image_path"] = pa.array(paths, pa.string())
         yield pa.RecordBatch.from_arrays([arrays[field.name] for field in schema], schema=schema)

@@ -94,9 +94,7 @@ def _refuse_twins(connection: duckdb.DuckDBPyConnection, files: str, columns: li
         path = duck.quoted('$."' + column.replace('"', '\\"') + '"')
         query = f"select count(*) from read_json_objects([{files}]) where json_exists(json, {path})"
         if not connection.sql(query).fetchall()[0][0]:
-            raise SchemaMismatch(
-                f"two keys of {name} differ in case only: {stem!r}", remedy="rename one of them", column=stem
-            )
+            raise SchemaMismatch(f"two keys of {name} differ in case only: {stem!r}", remedy="rename one of them", column=stem)
 
 
 def _refuse_mixed(connection: duckdb.DuckDBPyConnection, reader: str, column: str, name: str) -> None:

@@ -158,9 +158,7 @@ def refuse_unreadable(path: Path) -> None:
         raise SourceError(f"no such file: {path}", remedy=_meant(path))
     suffix = path.suffix.lower()
     if not path.is_dir() and suffix not in FORMATS:
-        raise SourceError(
-            f"{path.name} is of no format that can be read ({READABLE})", remedy=ELSEWHERE.get(suffix)
-        )
+        raise SourceError(f"{path.name} is of no format that can be read ({READABLE})", remedy=ELSEWHERE.get(suffix))
 
 
 def _open_path(path: Path) -> Source:

@@ -38,9 +38,7 @@ def read_parquet(paths: Sequence[Path], *, name: str, stem: str) -> Source:
             rows += file.metadata.num_rows
     for path, schema in zip(paths, schemas, strict=True):
         if not schema.equals(schemas[0]):
-            differ = [
-                n for n in {*schema.names, *schemas[0].names} if _field(schema, n) != _field(schemas[0], n)
-            ]
+            differ = [n for n in {*schema.names, *schemas[0].names} if _field(schema, n) != _field(schemas[0], n)]
             raise SchemaMismatch(
                 f"{path.name} and {paths[0].name} differ in column {sorted(differ)[0]!r}"
                 if differ

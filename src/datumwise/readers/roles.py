@@ -36,9 +36,7 @@ class Asked:
     task: str | None = None
 
 
-def settle_roles(
-    asked: Asked, schema: pa.Schema, head: pa.Table, *, name: str, given: Mapping[str, Any]
-) -> dict[str, Any]:
+def settle_roles(asked: Asked, schema: pa.Schema, head: pa.Table, *, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Roles of the columns.
 
     Parameters
@@ -150,9 +148,7 @@ def _label(schema: pa.Schema, name: str) -> str | None:
 
 
 def _one_of(names: Sequence[str], schema: pa.Schema, fits: Any = None) -> str | None:
-    found = [
-        c for c in schema.names if c.casefold() in names and (fits is None or fits(schema.field(c).type))
-    ]
+    found = [c for c in schema.names if c.casefold() in names and (fits is None or fits(schema.field(c).type))]
     return found[0] if len(found) == 1 else None
 
 
@@ -189,9 +185,7 @@ def _as_role(features: list[str], schema: pa.Schema) -> str | list[str]:
 def _made_of(schema: pa.Schema, head: pa.Table, roles: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Features of a table; or the one column that can only be the text; or the one column of vectors."""
     rest = [field for field in schema if field.name not in roles.values()]
-    numbers = [
-        f.name for f in rest if _is_number(f.type) or (_is_text(f.type) and _is_category(head, f.name))
-    ]
+    numbers = [f.name for f in rest if _is_number(f.type) or (_is_text(f.type) and _is_category(head, f.name))]
     if numbers:
         return {"features": numbers}
     vectors = [field.name for field in rest if is_numeric_list(field.type)]

@@ -118,9 +118,7 @@ def ingest(
     )
 
 
-def ledger_path(
-    source: Any, *, out: str | Path | None = None, name: str | None = None, stem: str | None = None
-) -> Path:
+def ledger_path(source: Any, *, out: str | Path | None = None, name: str | None = None, stem: str | None = None) -> Path:
     """Where the ledger of a source lies.
 
     Examples
@@ -193,12 +191,8 @@ def _refuse_other(ledger: Ledger, made_of: dict[str, Any] | None, name: str, pat
             for option, value in made_of["options"].items()
             if was["options"].get(option) != value
         ]
-        raise LedgerExists(
-            f"{path.name} was made from {name} with other options ({'; '.join(changed)})", remedy=remedy
-        )
-    raise LedgerExists(
-        f"{path.name} is there and was made from another source or another state of it", remedy=remedy
-    )
+        raise LedgerExists(f"{path.name} was made from {name} with other options ({'; '.join(changed)})", remedy=remedy)
+    raise LedgerExists(f"{path.name} is there and was made from another source or another state of it", remedy=remedy)
 
 
 def _said(value: Any) -> str:
@@ -244,9 +238,7 @@ def _prepared(
         def name_of(batch: pa.RecordBatch, first_row: int, i: int) -> str:
             return str(batch.column(id_column)[i].as_py()) if id_column else f"row {first_row + i}"
 
-        batches = pictures(
-            batches, picture, with_pictures, folder=found.folder, name_of=name_of, unreadable=found.unreadable
-        )
+        batches = pictures(batches, picture, with_pictures, folder=found.folder, name_of=name_of, unreadable=found.unreadable)
         schema, roles["image"] = with_pictures, "image"
     check_schema(schema)
     task = asked.task or found.task
@@ -275,18 +267,14 @@ def _plain_head(head: pa.Table, schema: pa.Schema) -> pa.Table:
     return type(head).from_batches(list(reshaped(iter(head.to_batches()), schema)), schema=schema)
 
 
-def _noting(
-    batches: Iterator[pa.RecordBatch], found: Source, facts: dict[str, Any]
-) -> Iterator[pa.RecordBatch]:
+def _noting(batches: Iterator[pa.RecordBatch], found: Source, facts: dict[str, Any]) -> Iterator[pa.RecordBatch]:
     """Passes batches on, and notes in the ledger's facts, before they are sealed, what could not be read."""
     yield from batches
     if found.unreadable:
         facts["unreadable"] = dict(found.unreadable)
 
 
-def _counted(
-    stream: Iterator[pa.RecordBatch], total: int, progress: Progress | None
-) -> Iterator[pa.RecordBatch]:
+def _counted(stream: Iterator[pa.RecordBatch], total: int, progress: Progress | None) -> Iterator[pa.RecordBatch]:
     done = 0
     for batch in stream:
         yield batch

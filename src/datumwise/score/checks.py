@@ -48,9 +48,7 @@ def class_probabilities(pred_probs: Any, name: str = "pred_probs") -> np.ndarray
     """``pred_probs`` as a float array (n, K), K >= 2, rows summing to 1, precision kept, or a refusal."""
     probs = np.asarray(pred_probs)
     if probs.ndim != 2 or probs.dtype.kind not in "fiub":
-        raise SchemaMismatch(
-            f"{name} must be numbers, datapoints x classes; got shape {probs.shape} of {probs.dtype}"
-        )
+        raise SchemaMismatch(f"{name} must be numbers, datapoints x classes; got shape {probs.shape} of {probs.dtype}")
     if len(probs) == 0:
         raise EmptyData(f"{name} is empty")
     if probs.shape[1] < 2:
@@ -77,14 +75,11 @@ def labelled_probabilities(labels: Any, pred_probs: Any) -> tuple[np.ndarray, np
     """Both checked, of one length, every label a column of ``pred_probs``."""
     codes, probs = class_labels(labels), class_probabilities(pred_probs)
     if len(codes) != len(probs):
-        raise SchemaMismatch(
-            f"{len(codes):,} labels and {len(probs):,} rows of pred_probs do not fit together"
-        )
+        raise SchemaMismatch(f"{len(codes):,} labels and {len(probs):,} rows of pred_probs do not fit together")
     beyond = np.flatnonzero(codes >= probs.shape[1])
     if len(beyond):
         raise LabelError(
-            f"labels of row {name_some(beyond)} lie outside 0..{probs.shape[1] - 1}, "
-            "the columns of pred_probs",
+            f"labels of row {name_some(beyond)} lie outside 0..{probs.shape[1] - 1}, the columns of pred_probs",
             ids=beyond.tolist(),
         )
     return codes, probs
@@ -100,9 +95,7 @@ def finite_column(values: Any, name: str) -> np.ndarray:
     """``values`` as float64 (n,) without NaN or infinity, or a refusal that names the rows."""
     values = np.asarray(values)
     if values.ndim != 1 or values.dtype.kind not in "fiub":
-        raise SchemaMismatch(
-            f"{name} must be one number a datapoint; got shape {values.shape} of {values.dtype}"
-        )
+        raise SchemaMismatch(f"{name} must be one number a datapoint; got shape {values.shape} of {values.dtype}")
     if len(values) == 0:
         raise EmptyData(f"{name} is empty")
     values = values.astype(np.float64)

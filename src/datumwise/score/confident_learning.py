@@ -29,9 +29,7 @@ FILTERS = (
     "low_self_confidence",
     "low_normalized_margin",
 )
-OURS = (
-    "calibrated_margin"  # counts as the prune rules do, ranks as low_normalized_margin does; not in cleanlab
-)
+OURS = "calibrated_margin"  # counts as the prune rules do, ranks as low_normalized_margin does; not in cleanlab
 TOLERANCE = 1e-6  # two probabilities closer than this are equal
 TINY = 1e-100  # floor of a divisor
 ABSENT = 2  # threshold of a class without a label: no probability reaches it
@@ -95,9 +93,7 @@ def find_label_issues(
     [False, False, True, False, False, False]
     """
     if filter_by not in (*FILTERS, OURS):
-        raise UnknownName(
-            f"there is no filter_by {filter_by!r}", remedy=f"one of {', '.join((*FILTERS, OURS))}"
-        )
+        raise UnknownName(f"there is no filter_by {filter_by!r}", remedy=f"one of {', '.join((*FILTERS, OURS))}")
     labels, probs = labelled_probabilities(labels, pred_probs)
     several_classes(labels)
 
@@ -111,9 +107,7 @@ def find_label_issues(
     if filter_by == OURS:
         joint = _calibrated(_confident_counts(labels, probs), labels)
         flag = np.zeros(len(labels), bool)
-        flag[np.argsort(normalized_margin(probs, labels), kind="stable")[: joint.sum() - joint.trace()]] = (
-            True
-        )
+        flag[np.argsort(normalized_margin(probs, labels), kind="stable")[: joint.sum() - joint.trace()]] = True
     elif filter_by == "confident_learning":
         flag = _off_diagonal(labels, probs)
     elif filter_by == "predicted_neq_given":
@@ -173,9 +167,7 @@ def confident_joint(labels: Any, pred_probs: Any, calibrate: bool = True) -> np.
     higher="flagged: the label is probably wrong",
     source="Northcutt et al., 2021, section 3.2",
 )
-def label_issue(
-    probs: np.ndarray, labels: np.ndarray, *, filter_by: str = "prune_by_noise_rate"
-) -> np.ndarray:
+def label_issue(probs: np.ndarray, labels: np.ndarray, *, filter_by: str = "prune_by_noise_rate") -> np.ndarray:
     """Is the label probably wrong? The rule of confident learning, `find_label_issues`.
 
     Parameters

@@ -150,8 +150,7 @@ class Methods(list[Score]):
         head = ("score", "what it answers", "needs", "higher means", "source")
         rows = [(s.name, s.summary, ", ".join(s.needs), s.higher, s.source) for s in self]
         cells = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(c)}</td>" for c in row) + "</tr>"
-            for row in rows
+            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows
         )
         return f"<table><tr>{''.join(f'<th>{h}</th>' for h in head)}</tr>{cells}</table>"
 
@@ -170,15 +169,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-def _described(
-    function: Callable[..., Any], name: str, needs: tuple[str, ...], higher: str, source: str
-) -> Score:
+def _described(function: Callable[..., Any], name: str, needs: tuple[str, ...], higher: str, source: str) -> Score:
     taken = inspect.signature(function).parameters
     required = [p for p, v in taken.items() if v.default is v.empty and v.kind is not v.VAR_KEYWORD]
     if not needs or len(required) != len(needs):
         raise DatumwiseError(
-            f"score {name!r} needs {', '.join(needs) or 'nothing'}, "
-            f"but its function takes {', '.join(required) or 'nothing'}",
+            f"score {name!r} needs {', '.join(needs) or 'nothing'}, but its function takes {', '.join(required) or 'nothing'}",
             remedy="one parameter a signal, and a default for every other one",
         )
     summary = (inspect.getdoc(function) or "").partition("\n")[0]

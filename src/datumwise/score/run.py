@@ -75,18 +75,12 @@ def run(
         A column of this name came with the data, or exists and ``overwrite`` is False. Nothing was computed.
     """
     shared = {"folds": folds, "seed": seed}
-    the_plan = plan(
-        ledger, model, names, engine=engine, overwrite=overwrite, signals=signals, **shared, **parameters
-    )
+    the_plan = plan(ledger, model, names, engine=engine, overwrite=overwrite, signals=signals, **shared, **parameters)
     if plan_only:
         return the_plan
 
-    known, ids, made_by = _probed(
-        the_plan, ledger, model, signals or {}, engine=engine, progress=progress, **shared
-    )
-    values = {
-        entry.name: _evaluated(entry, known, the_plan.options[entry.name], ids) for entry in the_plan.scores
-    }
+    known, ids, made_by = _probed(the_plan, ledger, model, signals or {}, engine=engine, progress=progress, **shared)
+    values = {entry.name: _evaluated(entry, known, the_plan.options[entry.name], ids) for entry in the_plan.scores}
     version = ledger.write(
         values,
         provenance=_provenance(the_plan, ledger, made_by, seed),
@@ -123,17 +117,10 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"signals  {', '.join(self.needs)}"]
-        lines += [
-            f"passes   {line}" if i == 0 else f"         {line}"
-            for i, line in enumerate(self.passes.splitlines())
-        ]
+        lines += [f"passes   {line}" if i == 0 else f"         {line}" for i, line in enumerate(self.passes.splitlines())]
         for entry in self.scores:
-            chosen = ", ".join(
-                f"{k}={_brief(v)}" for k, v in self.options[entry.name].items() if v is not None
-            )
-            lines.append(
-                f"column   {entry.name} from {', '.join(entry.needs)}{f' ({chosen})' if chosen else ''}"
-            )
+            chosen = ", ".join(f"{k}={_brief(v)}" for k, v in self.options[entry.name].items() if v is not None)
+            lines.append(f"column   {entry.name} from {', '.join(entry.needs)}{f' ({chosen})' if chosen else ''}")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -175,9 +162,7 @@ def _refuse_columns(ledger: Ledger, names: Sequence[str], overwrite: bool) -> No
                 column=name,
             )
         if not overwrite:
-            raise ColumnExists(
-                f"column {name!r} is on the ledger already", remedy="overwrite=True, or drop it", column=name
-            )
+            raise ColumnExists(f"column {name!r} is on the ledger already", remedy="overwrite=True, or drop it", column=name)
 
 
 def _assigned(
@@ -186,9 +171,7 @@ def _assigned(
     """Keyword parameters of each score, and those of the probe; one that nobody takes is refused."""
     from datumwise import probe
 
-    options = {
-        s.name: {**s.parameters, **{k: v for k, v in shared.items() if k in s.parameters}} for s in scores
-    }
+    options = {s.name: {**s.parameters, **{k: v for k, v in shared.items() if k in s.parameters}} for s in scores}
     of_signals: dict[str, Any] = {}
     accepted = set(inspect.signature(probe.signals).parameters) - {
         "model",
@@ -256,9 +239,7 @@ def _probed(
     for want, chosen in requests:
         found = probe.signals(model, ledger, want=want, **how, **chosen)
         if ids is not None and not np.array_equal(ids, found.ids):
-            raise SchemaMismatch(
-                "the given signals and those of the model belong to other datapoints, or another order"
-            )
+            raise SchemaMismatch("the given signals and those of the model belong to other datapoints, or another order")
         ids = np.asarray(found.ids)
         known.update({need: found[need] for need in want})
         named = found.parameters.get("model", made_by["model"])
@@ -269,9 +250,7 @@ def _probed(
     return known, ids, made_by
 
 
-def _evaluated(
-    entry: Score, signals: Mapping[str, Any], options: Mapping[str, Any], ids: np.ndarray
-) -> np.ndarray:
+def _evaluated(entry: Score, signals: Mapping[str, Any], options: Mapping[str, Any], ids: np.ndarray) -> np.ndarray:
     try:
         found = np.asarray(entry.function(*(signals[need] for need in entry.needs), **options))
     except DatumwiseError as error:

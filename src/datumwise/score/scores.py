@@ -56,9 +56,7 @@ class Scores(Mapping[str, np.ndarray]):
         self._values = {name: np.asarray(column) for name, column in values.items()}
         for name, column in self._values.items():
             if column.shape != self.ids.shape:
-                raise SchemaMismatch(
-                    f"score {name!r} has shape {column.shape} for {len(self.ids):,} datapoints"
-                )
+                raise SchemaMismatch(f"score {name!r} has shape {column.shape} for {len(self.ids):,} datapoints")
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._values:
@@ -111,9 +109,7 @@ class Scores(Mapping[str, np.ndarray]):
         head, rows = self._rows()
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         fits = int(np.searchsorted(np.cumsum([w + 2 for w in widths]), WIDTH + 2, side="right"))
-        lines = [
-            "  ".join(c.rjust(w) for c, w in zip(row[:fits], widths, strict=False)) for row in [head, *rows]
-        ]
+        lines = ["  ".join(c.rjust(w) for c, w in zip(row[:fits], widths, strict=False)) for row in [head, *rows]]
         if fits < len(head):
             lines.append(f"not shown: {', '.join(head[fits:])}")
         if not self:
@@ -124,9 +120,7 @@ class Scores(Mapping[str, np.ndarray]):
 
     def _repr_html_(self) -> str:
         head, rows = self._rows()
-        titles = "".join(
-            f'<th title="{html.escape(self.higher.get(h, ""))}">{html.escape(h)}</th>' for h in head
-        )
+        titles = "".join(f'<th title="{html.escape(self.higher.get(h, ""))}">{html.escape(h)}</th>' for h in head)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in rows)
         return f"<table><tr>{titles}</tr>{body}</table><p>{len(rows)} of {len(self.ids):,} datapoints</p>"
 

@@ -154,23 +154,16 @@ def aum(logits_by_epoch: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def _checked(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     logits, labels = np.asarray(logits), class_labels(labels)
-    if (
-        logits.ndim != 3
-        or logits.shape[1] != len(labels)
-        or logits.shape[0] == 0
-        or logits.dtype.kind not in "fiu"
-    ):
+    if logits.ndim != 3 or logits.shape[1] != len(labels) or logits.shape[0] == 0 or logits.dtype.kind not in "fiu":
         raise SchemaMismatch(
-            f"logits_by_epoch must be epochs x {len(labels):,} datapoints x classes; "
-            f"got {logits.shape} of {logits.dtype}"
+            f"logits_by_epoch must be epochs x {len(labels):,} datapoints x classes; got {logits.shape} of {logits.dtype}"
         )
     if logits.shape[2] < 2:
         raise LabelError(f"logits_by_epoch has {logits.shape[2]} class", remedy="two classes are needed")
     beyond = np.flatnonzero(labels >= logits.shape[2])
     if len(beyond):
         raise LabelError(
-            f"labels of row {name_some(beyond)} lie outside 0..{logits.shape[2] - 1}, "
-            "the classes of logits_by_epoch",
+            f"labels of row {name_some(beyond)} lie outside 0..{logits.shape[2] - 1}, the classes of logits_by_epoch",
             ids=beyond.tolist(),
         )
     bad = np.flatnonzero(~np.isfinite(logits).all(axis=(0, 2)))

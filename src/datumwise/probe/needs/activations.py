@@ -24,9 +24,7 @@ class _Listening(Need):
         self._seen: dict[str, Tensor] = {}
 
     def activation(self, name: str, x: Any, output: Any) -> None:
-        tensor = (
-            output[0] if isinstance(output, tuple | list) else getattr(output, "last_hidden_state", output)
-        )
+        tensor = output[0] if isinstance(output, tuple | list) else getattr(output, "last_hidden_state", output)
         self._seen[name] = tensor.detach()
 
 
@@ -67,11 +65,7 @@ class ActivationGram(_Listening):
             if x.ndim == 4:
                 x = x.flatten(2).mT
             keep = forward.unpadded
-            rows = (
-                x[keep]
-                if keep is not None and keep.shape == x.shape[:2] and x.ndim == 3
-                else x.flatten(0, -2)
-            )
+            rows = x[keep] if keep is not None and keep.shape == x.shape[:2] and x.ndim == 3 else x.flatten(0, -2)
             rows = rows if rows.dtype == torch.float64 else rows.float()
             self._add(f"{name}/gram", (rows.T @ rows).double().cpu().numpy())
             self._add(f"{name}/count", np.float64(len(rows)))

@@ -34,9 +34,7 @@ class GradDot(Need):
         A target's tensor has another shape than its parameter.
     """
 
-    def __init__(
-        self, targets: Sequence[Mapping[str, Tensor]], objective: str = "loss", column: str = "grad_dot"
-    ):
+    def __init__(self, targets: Sequence[Mapping[str, Tensor]], objective: str = "loss", column: str = "grad_dot"):
         self.objective = objective
         self.column = column
         self.targets = list(targets)
@@ -59,9 +57,7 @@ class GradDot(Need):
                 one = next((f for f in found if f is not None), None)
                 if one is None:
                     continue
-                rows = torch.stack(
-                    [torch.zeros_like(one) if f is None else f.to(one) for f in found]
-                ).detach()
+                rows = torch.stack([torch.zeros_like(one) if f is None else f.to(one) for f in found]).detach()
                 if name == layer.weight:
                     self._matrices[layer.name] = torch.stack([_matrix(layer, r) for r in rows])
                 else:
@@ -75,9 +71,7 @@ class GradDot(Need):
         return wide and not layer.single and layer.kind != "embedding"
 
     def forward(self, forward: Forward) -> None:
-        self._dots = torch.zeros(
-            forward.n, len(self.targets), dtype=torch.float64, device=forward.losses.device
-        )
+        self._dots = torch.zeros(forward.n, len(self.targets), dtype=torch.float64, device=forward.losses.device)
 
     def layer(self, name: str, grad: Grad) -> None:
         assert self._dots is not None
@@ -97,7 +91,5 @@ class GradDot(Need):
 def _matrix(layer: Layer, tensor: Tensor) -> Tensor:
     assert layer.shape is not None
     if tensor.numel() != layer.shape[0] * layer.shape[1]:
-        raise ModelMismatch(
-            f"the target of {layer.weight} has shape {tuple(tensor.shape)}, not {layer.shape}"
-        )
+        raise ModelMismatch(f"the target of {layer.weight} has shape {tuple(tensor.shape)}, not {layer.shape}")
     return layer.matrix(tensor)

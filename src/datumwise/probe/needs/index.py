@@ -71,9 +71,7 @@ class GradIndex(Need):
 
     covers_all = True
 
-    def __init__(
-        self, length: int = 2048, seed: int = 0, objective: str = "loss", column: str = "grad_index"
-    ) -> None:
+    def __init__(self, length: int = 2048, seed: int = 0, objective: str = "loss", column: str = "grad_index") -> None:
         self.objective = objective
         self.column = column
         self.sketch = Sjlt(length, seed)
@@ -105,11 +103,7 @@ class GradIndex(Need):
 
     def _rows(self, like: Tensor) -> Tensor:
         """The batch's rows, all zero at first; the memory is that of the batch before."""
-        if (
-            self._z is None
-            or (self._z.dtype, self._z.device) != (like.dtype, like.device)
-            or len(self._z) < self._n
-        ):
+        if self._z is None or (self._z.dtype, self._z.device) != (like.dtype, like.device) or len(self._z) < self._n:
             self._z = like.new_empty(self._n, self.sketch.length)
         if not self._begun:
             self._z[: self._n].zero_()

@@ -127,9 +127,7 @@ class KroneckerFactors(Need):
             shared = layer.shares_input_with or name
             fed = shared if not self.coupled and shared in layers and self.wants(layers[shared]) else name
             if self.leader.setdefault(name, fed) != fed:
-                raise ModelMismatch(
-                    f"layer {name} was fed the input of {self.leader[name]} before and not now"
-                )
+                raise ModelMismatch(f"layer {name} was fed the input of {self.leader[name]} before and not now")
 
     def wants(self, layer: Layer) -> bool:
         return layer.shape is not None and layer.kind in ("linear", "convolution")
@@ -137,9 +135,7 @@ class KroneckerFactors(Need):
     def layer(self, name: str, grad: Grad) -> None:
         if grad.groups > 1 or grad.lookups:
             what = "a grouped convolution" if grad.groups > 1 else "tied to an embedding"
-            raise ModelMismatch(
-                f"layer {name} is {what}, which has no Kronecker factors", remedy="leave it out"
-            )
+            raise ModelMismatch(f"layer {name} is {what}, which has no Kronecker factors", remedy="leave it out")
         counted = grad.positions if self.positions == "supervised" else grad.unpadded
         if counted is None:
             counted = grad.unpadded
@@ -154,9 +150,7 @@ class KroneckerFactors(Need):
         if leads and a is not None:
             self._add(self.A, name, a, a_weights, "A")
 
-    def _add(
-        self, sums: dict[str, OuterSum], name: str, x: Tensor, weights: Tensor | None, factor: str
-    ) -> None:
+    def _add(self, sums: dict[str, OuterSum], name: str, x: Tensor, weights: Tensor | None, factor: str) -> None:
         if name not in sums:
             sums[name] = OuterSum(x.shape[1], x)
         sums[name].add(x, weights)
@@ -187,11 +181,7 @@ class KroneckerFactors(Need):
 
     def merge(self, other: Mapping[str, np.ndarray]) -> None:
         """Add the sums of another shard of the data over the same layers."""
-        leaders = {
-            key.partition("/")[2]: bytes(value).decode()
-            for key, value in other.items()
-            if key.startswith("leader/")
-        }
+        leaders = {key.partition("/")[2]: bytes(value).decode() for key, value in other.items() if key.startswith("leader/")}
         if self.leader and leaders and leaders != self.leader:
             raise ModelMismatch("the factors to merge are of other layers, or share their inputs otherwise")
         for name, leader in leaders.items():
