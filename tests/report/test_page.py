@@ -1,17 +1,20 @@
 """The page as a file: what is in it, what never is, and how small it stays."""
 
 import base64
+import errno
 import json
 import re
 import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_audits import ATTACKS, big_audit, digits_audit, hostile_audit, make_audit, text_audit, variants
 from PIL import Image
 
+from datumwise.errors import DiskFull, ReadOnly
 from datumwise.report.charts import NOWHERE, choose_points, quantise
 from datumwise.report.notebook import (
     audit_html,
@@ -271,3 +274,15 @@ def test_notebook_shows_the_labels_of_the_nearest_three():
     row = findings_html(audit).split("<tbody>")[1].split("</tr>")[0]
     shown = re.findall(r"<bdi>(\d)</bdi>", row.split("<td>")[-1])
     assert shown == [audit.map.classes[audit.map.labels[near]] for near in worst.neighbours]
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOSPC, DiskFull), (errno.EROFS, ReadOnly)])
+def test_a_page_that_cannot_be_written_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, number, error):
+    def fails(self, data):
+        self.touch()
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    with pytest.raises(error, match=r"page .*a\.html"):
+        write_page(digits_audit(), tmp_path / "a.html")
+    assert not list(tmp_path.iterdir())

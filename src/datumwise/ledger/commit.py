@@ -213,8 +213,9 @@ def _translate(error: Exception, uri: Path) -> DatumwiseError | None:
     number = getattr(error, "errno", None)
     full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if full or any(s in text for s in FULL):
-        stands = f"no space left while writing {ledger}; it stands at version {_version(uri)}"
-        return DiskFull(stands, remedy="free some space")
+        version = _version(uri)
+        stands = f"it stands at version {version}" if version else "nothing was written"
+        return DiskFull(f"no space left while writing {ledger}; {stands}", remedy="free some space")
     unwritable = number in (errno.EACCES, errno.EROFS)
     if unwritable or "Permission denied" in text or "Read-only file system" in text:
         return ReadOnly(f"{ledger} cannot be written to", remedy=ELSEWHERE)
@@ -234,11 +235,11 @@ def _translate(error: Exception, uri: Path) -> DatumwiseError | None:
     return None
 
 
-def _version(uri: Path) -> str:
+def _version(uri: Path) -> int | None:
     try:
-        return str(lance.dataset(str(uri)).version)
+        return int(lance.dataset(str(uri)).version)
     except (OSError, ValueError):
-        return "unknown"
+        return None
 
 
 def _lock_of(uri: str | os.PathLike[str]) -> Path:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datumwise.errors import DiskFull, ReadOnly
 from datumwise.report.charts import (
     NOWHERE,
     choose_points,
@@ -54,18 +56,23 @@ def write_page(audit: Audit, path: str | Path) -> Path:
     -------
     Path
         Where it was written.
+
+    Raises
+    ------
+    DiskFull, ReadOnly
+        Nothing is left behind.
     """
     path = Path(path)
     page = render(audit).encode("utf-8")
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        written = Path(file.name)
-        try:
-            file.write(page)
-        except BaseException:
-            written.unlink()
-            raise
-    written.chmod(0o644)
-    return written.replace(path)
+    written = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        written.write_bytes(page)
+        return written.replace(path)
+    except OSError as error:
+        written.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left for the page {path}", remedy="free some space, or give another place") from error
+        raise ReadOnly(f"the page {path} cannot be written ({error.strerror})", remedy="give another place") from error
 
 
 def render(audit: Audit) -> str:
