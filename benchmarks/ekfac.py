@@ -145,9 +145,7 @@ def ours(case: Case) -> np.ndarray:
 def theirs(case: Case) -> np.ndarray:
     model = prepare_model(copy.deepcopy(case.model).eval(), case.task)
     with tempfile.TemporaryDirectory() as folder:
-        analyzer = Analyzer(
-            "a", model, case.task, cpu=True, output_dir=folder, disable_tqdm=True, disable_model_save=True
-        )
+        analyzer = Analyzer("a", model, case.task, cpu=True, output_dir=folder, disable_tqdm=True, disable_model_save=True)
         analyzer.fit_all_factors(
             "f",
             case.dataset,
@@ -188,9 +186,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="rank deficient")
     makers = {"mlp": mlp_on_digits, "gpt2": gpt2_blocks}
     print(f"torch {torch.__version__}, 1 thread, CPU seconds, median of {options.repeats}")
-    print(
-        f"{'case':40}{'plain pass':>11}{'ours':>9}{'kronfluence':>13}{'ratio':>8}{'largest difference':>20}"
-    )
+    print(f"{'case':40}{'plain pass':>11}{'ours':>9}{'kronfluence':>13}{'ratio':>8}{'largest difference':>20}")
     for key, make in makers.items():
         if options.only not in (None, key):
             continue

@@ -85,9 +85,7 @@ def overhead(folder: Path, n: int = 300_000) -> None:
         pairs = [(timed(bare, clock), timed(whole, clock)) for _ in range(REPEATS)]
         loop, passed = (statistics.median(side) for side in zip(*pairs, strict=True))
         ratio = statistics.median(b / a for a, b in pairs)
-        print(
-            f"pass of {n:,} rows, {name:4} s {passed:6.3f}   bare loop {loop:6.3f}   {ratio:.3f} (goal 1.03)"
-        )
+        print(f"pass of {n:,} rows, {name:4} s {passed:6.3f}   bare loop {loop:6.3f}   {ratio:.3f} (goal 1.03)")
 
 
 def commit(folder: Path, n: int = 1_000_000) -> None:

@@ -39,19 +39,13 @@ def main() -> None:
     probs = (probs / 2).astype(options.dtype)
 
     print(f"label issues, {options.n:,} x {options.K}, {options.dtype}")
-    print(
-        f"{'rule':24}{'flagged':>9}{'ours CPU s':>12}{'peer CPU s':>12}{'ratio':>8}"
-        f"{'ours MiB':>10}{'peer MiB':>10}"
-    )
+    print(f"{'rule':24}{'flagged':>9}{'ours CPU s':>12}{'peer CPU s':>12}{'ratio':>8}{'ours MiB':>10}{'peer MiB':>10}")
     for rule in FILTERS:
         ours = partial(find_label_issues, labels, probs, rule)
         peer = partial(peer_issues, labels, probs, filter_by=rule, n_jobs=1)
         np.testing.assert_array_equal(ours(), peer(), rule)
         a, b = alternating(ours, peer, options.repeats)
-        print(
-            f"{rule:24}{np.count_nonzero(ours()):9,}{a:12.4f}{b:12.4f}{b / a:8.1f}"
-            f"{peak(ours):10.1f}{peak(peer):10.1f}"
-        )
+        print(f"{rule:24}{np.count_nonzero(ours()):9,}{a:12.4f}{b:12.4f}{b / a:8.1f}{peak(ours):10.1f}{peak(peer):10.1f}")
     print(f"cleanlab {cleanlab.__version__}, numpy {np.__version__}, {platform.machine()}")
 
 

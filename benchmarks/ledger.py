@@ -153,9 +153,7 @@ def writing_lines(folder: Path, ledger: Ledger, table: pa.Table) -> list[Line]:
             x(added / added_tenth),
             added <= 10 * added_tenth,
         ),
-        Line(
-            "commit a journal", f"<= {0.3 * n / 1e6:g} s", s(committed), "-", "-", committed <= 0.3 * n / 1e6
-        ),
+        Line("commit a journal", f"<= {0.3 * n / 1e6:g} s", s(committed), "-", "-", committed <= 0.3 * n / 1e6),
     ]
 
 
@@ -310,22 +308,16 @@ def name_of(i: int) -> str:
 
 
 def fresh(path: Path, n: int) -> Ledger:
-    return create_ledger(
-        path, batches(0, n), schema=SCHEMA, id_column="id", overwrite=True, max_rows_per_file=ROWS_PER_FILE
-    )
+    return create_ledger(path, batches(0, n), schema=SCHEMA, id_column="id", overwrite=True, max_rows_per_file=ROWS_PER_FILE)
 
 
 def keep(table: pa.Table, path: Path) -> Ledger:
     rows = table.to_batches(max_chunksize=CHUNK)
-    return create_ledger(
-        path, rows, schema=table.schema, id_column="id", overwrite=True, max_rows_per_file=ROWS_PER_FILE
-    )
+    return create_ledger(path, rows, schema=table.schema, id_column="id", overwrite=True, max_rows_per_file=ROWS_PER_FILE)
 
 
 def raw_write(table: pa.Table, path: Path) -> None:
-    lance.write_dataset(
-        table, str(path), mode="overwrite", max_rows_per_file=ROWS_PER_FILE, enable_stable_row_ids=True
-    )
+    lance.write_dataset(table, str(path), mode="overwrite", max_rows_per_file=ROWS_PER_FILE, enable_stable_row_ids=True)
 
 
 def write_ipc(table: pa.Table, path: Path) -> None:

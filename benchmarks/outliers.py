@@ -51,9 +51,7 @@ def main() -> None:
         way()
         peak = tracemalloc.get_traced_memory()[1] / 2**20
         tracemalloc.stop()
-        print(
-            f"{name:12}{statistics.median(cpu[name]):10.3f}{statistics.median(wall[name]):10.3f}{peak:10.0f}"
-        )
+        print(f"{name:12}{statistics.median(cpu[name]):10.3f}{statistics.median(wall[name]):10.3f}{peak:10.0f}")
     ratio = statistics.median(cpu["cleanlab"]) / statistics.median(cpu["datumwise"])
     print(f"ratio {ratio:.1f} x (CPU)")
     print(f"cleanlab {cleanlab.__version__}, numpy {np.__version__}, {platform.machine()}")

@@ -82,9 +82,7 @@ def vit(batch: int = 32, batches: int = 2, attention: str = "sdpa") -> tuple[nn.
     )  # fmt: skip
     x = torch.randn(batches, batch, 3, 32, 32)
     y = torch.randint(0, 10, (batches, batch))
-    return ViTForImageClassification(config), [
-        {"pixel_values": a, "labels": b} for a, b in zip(x, y, strict=True)
-    ]
+    return ViTForImageClassification(config), [{"pixel_values": a, "labels": b} for a, b in zip(x, y, strict=True)]
 
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, list[Any]]]] = {
@@ -293,9 +291,7 @@ def main() -> None:
             )
         peaks = {}
         for way in ("plain", "vmap", "norms", "everything"):
-            done = subprocess.run(
-                [sys.executable, __file__, "--memory", way], capture_output=True, text=True, check=True
-            )
+            done = subprocess.run([sys.executable, __file__, "--memory", way], capture_output=True, text=True, check=True)
             peaks[way] = float(done.stdout.split()[-1])
         report["peak MiB, GPT-2, batch of 32"] = peaks
         peak = ", ".join(f"{k} {v:.0f} MiB" for k, v in peaks.items())

@@ -122,7 +122,7 @@ def removal_proof(
     SchemaMismatch
         If lengths differ.
     """
-    from threadpoolctl import threadpool_limits
+    from datumwise.probe.threads import few_threads
 
     remove = np.asarray(remove, bool)
     y, y_held = np.asarray(y), np.asarray(y_held)
@@ -142,7 +142,7 @@ def removal_proof(
     def losses(model: BaseEstimator, rows: np.ndarray, repeat: int) -> np.ndarray:
         """Held-out loss of each datapoint (m,): wrong or not, or squared error."""
         nonlocal done
-        with threadpool_limits(1, "blas"):  # many small products: threads would only wait for one another
+        with few_threads(X):
             fitted = _reseeded(model, seed + repeat).fit(X[rows], y[rows])
             predicted = fitted.predict(X_held)
         done += 1

@@ -42,6 +42,7 @@ OUT_OF_REACH = (
     "snapshots of the file system and backups",
     "spare blocks of an SSD",
     "older object versions, where a store keeps them",
+    "pages written from earlier versions",
     "models trained on the datapoints",
 )
 

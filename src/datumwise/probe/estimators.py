@@ -22,6 +22,7 @@ from datumwise.errors import (
     UnknownName,
     name_some,
 )
+from datumwise.probe.threads import few_threads
 
 __all__ = ["CLASSIFIER_SIGNALS", "REGRESSOR_SIGNALS", "estimator_signals"]
 
@@ -216,7 +217,8 @@ def _fold_models(
         estimator = clone(model)
         _seed_where_unset(estimator, seed * 1009 + repeat * folds + fold)
         try:
-            estimator.fit(_rows(X, train), y[train])
+            with few_threads(X):
+                estimator.fit(_rows(X, train), y[train])
         except (ValueError, TypeError, AttributeError) as error:
             raise ModelMismatch(f"{_name(model)} could not be fitted on the data: {_first_line(error)}") from error
         yield estimator, train, test

@@ -13,7 +13,7 @@ from datumwise.score.thresholds import residual_threshold
 
 __all__ = ["KINDS", "Kind", "Rule", "Suspects", "suspects"]
 
-FILTER = "prune_by_noise_rate"  # rule of confident learning: as many a pair of classes as its estimated noise
+FILTER = "calibrated_margin"  # as many as the calibrated joint says, by the lowest margin
 HARD_SHARE = 0.03  # of the datapoints without another finding: the hardest 3 %
 MEMORISED = 0.75  # probability of the given label gained by having seen the datapoint
 
@@ -112,7 +112,7 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
 
     if "probs" in signals:
         flags["label_error"] = score.find_label_issues(signals["labels"], signals["probs"], filter_by=FILTER)
-        rules["label_error"] = Rule("label_error", "confident learning", "pruned by the noise rate of each pair of classes")
+        rules["label_error"] = Rule("label_error", "confident learning", "lowest margins, as many as the estimated noise")
     elif "residual" in signals:
         far_off = residual_threshold(n)
         flags["label_error"] = scores["label_error_regression"] > far_off
