@@ -75,7 +75,7 @@ function drawIntervals(node, rows, axis) {
 function roundStep(low, high, parts = 4) {
   const most = (high - low) / parts;
   const power = 10 ** Math.floor(Math.log10(most));
-  return [5, 2, 1].map((m) => m * power).find((step) => step <= most);
+  return [5, 2, 1].map((m) => m * power).find((step) => step <= most * (1 + 1e-9)); // most may be a hair below 0.1
 }
 
 // Round numbers between two ends; an end that is all but round counts as round.
