@@ -74,4 +74,10 @@ def test_a_broken_line_is_named(file: Path, text: str | bytes, sentence: str) ->
 
 def test_two_columns_of_one_name_are_refused(file: Path) -> None:
     with pytest.raises(SchemaMismatch, match=r"two columns of reviews.csv are called 'a'"):
-        rows_of(file, "a,A,b\n1,2,3\n")
+        rows_of(file, "a,a,b\n1,2,3\n")
+
+
+def test_columns_that_differ_in_case_only_are_both_read(file: Path) -> None:
+    assert rows_of(file, "a,A,\n1,02,3\n", as_text=["A"]) == [{"a": 1, "A": "02", "column2": 3}]
+    with pytest.raises(SchemaMismatch, match=r"column 'A \(column 2\)' mixes types"):
+        rows_of(file, "a,A\n" + "1,1\n" * 30_000 + "1,x\n")

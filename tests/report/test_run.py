@@ -104,6 +104,8 @@ def test_a_table_of_a_user_with_words_and_missing_values(tmp_path):
     cells = found.cells(found.evidence[0].row)
     assert {"mean radius", "centre"} <= {name for name, _, _ in cells}
     assert found.command.startswith("datumwise audit ")
+    assert any("missing values" in limit for limit in found.limits)
+    assert any("held-out labels" in limit for limit in found.limits)
 
 
 def test_numbers_to_predict(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -38,7 +38,7 @@ def append_rows(path: Path, rows: Rows, *, skip: bool) -> int:
         ds = lance.dataset(uri)
         facts = create.facts_of(ds.schema, path)
         count = _Count()
-        stream = create.Stream(_new_rows(ds, rows, facts["ids"], skip, count))
+        stream = create.Stream(_new_rows(ds, _stored_names(rows, facts, ds.schema), facts["ids"], skip, count))
         with stream.own_errors():
             first = next(iter(stream), None)
             if first is None:
@@ -61,7 +61,19 @@ def _chain(first: pa.RecordBatch, rest: Iterable[pa.RecordBatch]) -> Iterator[pa
     yield from rest
 
 
-def _new_rows(ds: Any, rows: Rows, id_column: str | None, skip: bool, count: _Count) -> Iterator[pa.RecordBatch]:
+def _stored_names(rows: Rows, facts: Mapping[str, Any], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Batches whose columns have the names they have on the ledger, where the source calls them otherwise."""
+    if isinstance(rows, pa.RecordBatch):
+        rows = [rows]
+    elif isinstance(rows, pa.Table):
+        rows = rows.to_batches()
+    stored = {given: name for name, given in facts.get("renamed", {}).items() if given not in schema.names}
+    for batch in rows:
+        known = stored.keys() & batch.schema.names
+        yield batch.rename_columns([stored.get(name, name) for name in batch.schema.names]) if known else batch
+
+
+def _new_rows(ds: Any, rows: Iterable[pa.RecordBatch], id_column: str | None, skip: bool, count: _Count) -> Iterator[pa.RecordBatch]:
     schema = ds.schema
     findings = [field.name for field in schema if of_field(field) is not None]
     repeats, seen, start = Repeats(), Seen(), 0
@@ -116,12 +128,8 @@ def _named(
     return pa.RecordBatch.from_arrays([ids, *batch.columns], schema=schema)
 
 
-def _groups(rows: Rows) -> Iterator[list[pa.RecordBatch]]:
+def _groups(rows: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
     """Batches, some 262,144 rows at a time."""
-    if isinstance(rows, pa.RecordBatch):
-        rows = [rows]
-    elif isinstance(rows, pa.Table):
-        rows = rows.to_batches()
     group: list[pa.RecordBatch] = []
     for batch in rows:
         if len(batch):

@@ -50,7 +50,7 @@ def read_bunch(bunch: Any, *, name: str) -> Source:
 
 def _columns_of(frame: Any, name: str) -> dict[str, Any]:
     table = pa.Table.from_batches(list(read_pandas(frame, name=name).batches()))
-    return {_plain(column): table.column(column) for column in table.column_names}
+    return {column: table.column(column) for column in table.column_names}
 
 
 def _numbers(bunch: Any, data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -66,15 +66,10 @@ def _numbers(bunch: Any, data: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             "x": as_column("x", data),
         }
         return columns, {"image": "image", "features": "x"}
-    names = [_plain(feature) for feature in bunch.get("feature_names", [])]
+    names = [str(feature) for feature in bunch.get("feature_names", [])]
     if len(names) == data.shape[1] == len(set(names)) and "label" not in names:
         return {feature: pa.array(data[:, i]) for i, feature in enumerate(names)}, {"features": names}
     return {"x": as_column("x", data)}, {"features": "x"}
-
-
-def _plain(name: object) -> str:
-    """A name that a store can hold: ``petal.width`` reads as a path there."""
-    return str(name).replace(".", "_").replace("`", "_")
 
 
 def _target(target: np.ndarray, names: Any) -> tuple[pa.Array, str | None]:

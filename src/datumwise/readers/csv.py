@@ -45,27 +45,31 @@ def read_csv(paths: Sequence[Path], *, name: str, stem: str, as_text: Sequence[s
     delimiter = delimiter_of(header)
     columns = _columns(header, delimiter, name)
     layout = f"header=true, delim={duck.quoted(delimiter)}, quote='\"', escape='\"', comment=''"
-    types = ", ".join(f"{duck.quoted(column)}: 'VARCHAR'" for column in as_text)
+    called = _called_apart(columns)  # by SQL, where two names differ in case only; otherwise empty
+    told_apart = f", names=[{', '.join(map(duck.quoted, called))}]" if called else ""
+    in_sql = {column: name for name, column in called.items()}
+    types = ", ".join(f"{duck.quoted(in_sql.get(column, column))}: 'VARCHAR'" for column in as_text)
     files = "[" + ", ".join(duck.quoted(path) for path in paths) + "]"
-    query = f"select * from read_csv({files}, {layout}, sample_size={SAMPLE_ROWS}, types={{{types}}})"
+    query = f"select * from read_csv({files}, {layout}{told_apart}, sample_size={SAMPLE_ROWS}, types={{{types}}})"
 
     with duck.connect() as connection:
         try:
-            schema = connection.sql(query).limit(0).to_arrow_table().schema
+            schema = connection.sql(query).limit(0).to_arrow_table().schema.remove_metadata()
         except duckdb.Error as error:
             raise _explained(error, connection, f"{files}, {layout}", columns, name) from None
 
     def batches() -> Iterator[pa.RecordBatch]:
         with duck.connect() as stream_connection:
             try:
-                yield from duck.stream(stream_connection, query)
+                for batch in duck.stream(stream_connection, query):
+                    yield batch.rename_columns([called.get(name, name) for name in batch.schema.names])
             except (duckdb.Error, pa.ArrowException, OSError) as error:
                 raise _refusal(error, name) from None
 
     return Source(
         name=name,
         stem=stem,
-        schema=schema.remove_metadata(),
+        schema=pa.schema([field.with_name(called.get(field.name, field.name)) for field in schema]),
         batches=batches,
         fingerprint=lambda: fingerprint.of_files(paths),
         folder=paths[0].parent,
@@ -95,12 +99,20 @@ def _header(path: Path) -> str:
 
 
 def _columns(header: str, delimiter: str, name: str) -> list[str]:
-    """The header's names; two alike are refused, because SQL knows no case."""
+    """The header's names; two alike are refused."""
     columns = next(csv.reader([header], delimiter=delimiter), [])
     for column in columns:
-        if column and sum(column.casefold() == other.casefold() for other in columns) > 1:
+        if column and columns.count(column) > 1:
             raise SchemaMismatch(f"two columns of {name} are called {column!r}", remedy="rename one of them", column=column)
     return columns
+
+
+def _called_apart(columns: list[str]) -> dict[str, str]:
+    """Name in SQL, which knows no case, -> name in the header; empty where the header's names serve."""
+    named = [column or f"column{i}" for i, column in enumerate(columns)]
+    if len({name.casefold() for name in named}) == len(named):
+        return {}
+    return {f"{name} (column {i + 1})": name for i, name in enumerate(named)}
 
 
 def _explained(

@@ -45,6 +45,8 @@ class Source:
         Whether every picture in `image` has been decoded by the reader.
     retyped : callable or None
         Makes the same source again with some columns read as text (formats that guess types, such as CSV).
+    renamed : mapping
+        Stored name -> name in the source, of columns whose names a ledger cannot hold.
     """
 
     name: str
@@ -59,3 +61,4 @@ class Source:
     folder: Path | None = None
     pictures_checked: bool = False
     retyped: Callable[[list[str]], Source] | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)

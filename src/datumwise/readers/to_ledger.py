@@ -53,7 +53,8 @@ def ingest(
         polars data frame, an Arrow table or reader, a dict of arrays, ``(X, y)``, an array (n, d), a
         scikit-learn bunch, a Hugging Face `Dataset`, a `Ledger` (returned as it is).
     label, text, image, id : str, optional
-        Columns of that role. Found by themselves where unambiguous: columns named ``label``, ``target`` or
+        Columns of that role, by their names in the source (a name that a ledger cannot hold, such as
+        ``petal.width``, is stored as ``petal_width`` and noted in ``ledger.metadata["renamed"]``). Found by themselves where unambiguous: columns named ``label``, ``target`` or
         ``y``; ``text``; ``image``; ``id``. Without an id, ids are hashes of the content.
     features : str or list of str, optional
         Columns of numbers and categories, or one column of vectors. Default, for tables: every column of
@@ -91,6 +92,7 @@ def ingest(
     from datumwise.readers.roles import Asked, refuse_unknown
 
     asked = Asked(label=label, text=text, image=image, id=id, features=features, task=task)
+    found, asked = _with_plain_names(found, asked)
     refuse_unknown(asked, found.schema, name=found.name)
     path = ledger_path(source, out=out, name=name, stem=found.stem)
     made_of = None
@@ -101,6 +103,8 @@ def ingest(
         _refuse_other(there, made_of, found.name, path)
         return there
     facts: dict[str, Any] = {"ingest": made_of} if made_of else {}
+    if found.renamed:
+        facts["renamed"] = dict(found.renamed)
     found, roles, batches, schema = _prepared(found, asked, progress)
     batches = _noting(batches, found, facts)
     id_column = roles.pop("id", None)
@@ -157,7 +161,8 @@ def described(
         ledger = _existing(source)
         return len(ledger), _kind(ledger.roles), ledger.task
     asked = Asked(label=label, text=text, image=image, id=id, features=features, task=task)
-    found, roles, batches, _ = _prepared(open_source(source), asked, None)
+    found, asked = _with_plain_names(open_source(source), asked)
+    found, roles, batches, _ = _prepared(found, asked, None)
     rows = sum(batch.num_rows for batch in batches)
     return rows, _kind(roles), task or found.task or ("classification" if "label" in roles else None)
 
@@ -197,6 +202,15 @@ def _refuse_other(ledger: Ledger, made_of: dict[str, Any] | None, name: str, pat
 
 def _said(value: Any) -> str:
     return "not given" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _with_plain_names(found: Source, asked: Asked) -> tuple[Source, Asked]:
+    """Both by the names under which the columns are stored; `id` is kept for the column named as the id."""
+    from datumwise.readers.names import as_stored, renamed
+
+    another_id = asked.id is not None and asked.id in found.schema.names and asked.id.lower() != "id"
+    found = renamed(found, taken=["id"] if another_id else [])
+    return found, as_stored(asked, found.renamed)
 
 
 def _prepared(

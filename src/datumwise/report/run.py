@@ -117,7 +117,7 @@ def audit(
                 source, label=label, text=text, image=image, id=id, features=features, task=task, out=out,
                 overwrite=force, progress=steps.stage.progress,
             )  # fmt: skip
-        done(f"{len(ledger):,} rows -> {ledger.path}")
+        done(f"{len(ledger):,} rows -> {ledger.path.name}")
 
     answers, cut = _model_answers(ledger, model, max_length, seed, steps)
     subject = subject_of(ledger, task=task, vectors=answers.get("embedding"), held_out=held_out, seed=seed)
@@ -128,7 +128,7 @@ def audit(
     proof = _prove(subject, found, model, learner, seed, steps)
     with steps("write", "map and columns") as done:
         _write(ledger, subject, found, signals, model, seed, folds)
-        done(f"{ledger.path} (version {ledger.refresh().version})")
+        done(f"{ledger.path.name} (version {ledger.refresh().version})")
     _record(ledger, replace(subject, limits=subject.limits + cut), found, proof, steps, command, source is None)
     return read_audit(ledger.refresh())
 

@@ -101,14 +101,14 @@ def subject_of(
     found = _features(ledger, vectors, column)
     task = (task or ledger.task or "classification") if ledger.roles.get("label") else None
     y, classes = _labels(ledger, task)
-    limits = [f"Column {name!r} is not read: {why}." for name, why in found.left_out.items()]
+    limits = _limits(found, own_view=vectors is not None, drawn=y is not None and column is None)
 
     everyone = np.arange(len(found.ids))
     width = COMPONENTS[found.kind]
     whole = embed(found.transform, found.X, n_components=width, seed=seed).transform(found.X)
     subject = Subject(
         found.kind, task, found.ids, found.X, found.transform, np.asarray(whole, np.float32), y, classes,
-        everyone, everyone[:0], tuple(limits),
+        everyone, everyone[:0], limits,
     )  # fmt: skip
     if y is None:
         return subject
@@ -117,6 +117,24 @@ def subject_of(
     fitted = embed(found.transform, found.X[train], n_components=width, seed=seed)
     embedding = np.asarray(fitted.transform(found.X), np.float32)
     return replace(subject, embedding=embedding, train=train, held=np.flatnonzero(held))
+
+
+def _limits(found: Features, *, own_view: bool, drawn: bool) -> tuple[str, ...]:
+    """What a reader of the page should know about how the datapoints were seen, a sentence each."""
+    said = [f"Column {name!r} is not read: {why}." for name, why in found.left_out.items()]
+    if found.kind == "table" and not own_view:
+        missing = int(np.isnan(found.X).any(axis=1).sum())
+        if missing:
+            some = "1 datapoint has" if missing == 1 else f"{missing:,} datapoints have"
+            said.append(f"{some} missing values: learners see the median and an indicator, or a category of its own.")
+    elif not own_view:
+        seen = {"images": "pixels", "text": "words and letters"}[found.kind]
+        said.append(f"Datapoints are compared by their {seen}; a pretrained model (--model) may see more.")
+    if drawn:
+        said.append(
+            "The held-out labels may hold the same kinds of error as the rest; a clean set (--held-out COLUMN) judges better."
+        )
+    return tuple(said)
 
 
 def _features(ledger: Ledger, vectors: np.ndarray | None, left_out: str | None) -> Features:

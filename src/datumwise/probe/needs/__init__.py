@@ -65,6 +65,9 @@ class Need:
         """The batch's columns: name to an array (n, ...), or to a list of n arrays."""
         return {}
 
+    def settle(self) -> None:
+        """Called where the state may be saved, so that saving it changes no bit of what follows."""
+
     def state(self) -> dict[str, np.ndarray]:
         """What adds up over datapoints so far."""
         return {}
