@@ -168,7 +168,7 @@ def _model_answers(
     tokenizer = None
     if isinstance(model, str | Path):
         kind = ("encoder" if labelled else "causal-lm") if text else "image-classification"
-        with steps("model", f"loading {model}"):
+        with steps("model", f"loading {Path(model).name}"):
             model, tokenizer = load_model(model, kind)
     elif isinstance(model, tuple):
         model, tokenizer = model
