@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,10 @@ from datumwise import errors
 from datumwise.ledger import Ledger, Provenance, create_ledger, open_ledger
 from datumwise.ledger.commit import (
     commit_columns,
-    is_retryable,
     leftovers,
     patch_columns,
     recover,
     replace_columns,
-    retry,
-    translated,
-    writing,
 )
 from datumwise.ledger.journal import Journal
 
@@ -47,84 +42,6 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def column(ledger: Ledger, name: str = "f") -> list[Any]:
     return ledger.refresh().table([name])[name].to_pylist()
-
-
-# ---------------------------------------------------------------- the lock
-
-
-def test_lock_excludes_other_processes(tmp_path: Path, processes: Any) -> None:
-    (tmp_path / "count").write_text("0")
-    runs = [processes.Process(target=child.count_up, args=(tmp_path, 60)) for _ in range(3)]
-    for run in runs:
-        run.start()
-    for run in runs:
-        run.join()
-    assert (tmp_path / "count").read_text() == "180"
-
-
-def test_busy_lock_names_its_holder_and_a_dead_holder_frees_it(tmp_path: Path, processes: Any) -> None:
-    held = processes.Event()
-    holder = processes.Process(target=child.hold, args=(tmp_path, held, 60.0))
-    holder.start()
-    held.wait()
-    with pytest.raises(errors.LedgerBusy, match=f"process {holder.pid}"), writing(tmp_path, timeout=0.05):
-        pytest.fail("two writers at once")
-    holder.kill()
-    holder.join()
-    with writing(tmp_path, timeout=5), writing(tmp_path, timeout=0):  # and again, by the thread that has it
-        pass
-
-
-def test_lock_of_no_ledger_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(errors.NotALedger), writing(tmp_path / "none" / "lock"):
-        pytest.fail("locked nothing")
-
-
-# ---------------------------------------------------------------- errors
-
-
-def test_only_a_conflict_is_tried_again() -> None:
-    class Conflict(OSError):
-        retryable = True
-
-    calls = []
-
-    def third_time(error: Exception) -> str:
-        calls.append(1)
-        if len(calls) < 3:
-            raise error
-        return "done"
-
-    assert retry(lambda: third_time(Conflict()), pause=0) == "done"
-    calls.clear()
-    with pytest.raises(OSError, match="else"):
-        retry(lambda: third_time(OSError("something else")), pause=0)
-    assert len(calls) == 1
-    assert is_retryable(OSError("Retryable commit conflict for version 3"))
-
-
-@pytest.mark.parametrize(
-    ("raised", "kind"),
-    [
-        (OSError(errno.ENOSPC, "x"), errors.DiskFull),
-        (OSError("LanceError(IO): No space left on device (os error 28), /home/x.rs:3"), errors.DiskFull),
-        (OSError(errno.EFBIG, "File too large"), errors.DiskFull),
-        (PermissionError(errno.EACCES, "Permission denied"), errors.ReadOnly),
-        (OSError("Incompatible transaction: ..., rust/x.rs"), errors.LedgerChanged),
-        (ValueError("Dataset at path a was not found: _versions, x.rs"), errors.NotALedger),
-    ],
-)
-def test_store_errors_become_one_sentence_without_source_paths(
-    ledger: Ledger, raised: Exception, kind: type[Exception]
-) -> None:
-    with pytest.raises(kind) as caught, translated(ledger.uri):
-        raise raised
-    assert ".rs" not in str(caught.value)
-    if kind is errors.DiskFull:
-        assert f"version {ledger.version}" in str(caught.value)
-
-
-# ---------------------------------------------------------------- add, patch, replace
 
 
 def test_columns_are_aligned_by_row_id_and_null_elsewhere(ledger: Ledger) -> None:

@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datumwise.ledger.commit import writing
     from datumwise.ledger.journal import Journal
     from datumwise.ledger.ledger import Column, Ledger, Roles, create_ledger, open_ledger
+    from datumwise.ledger.lock import writing
     from datumwise.ledger.provenance import Provenance
     from datumwise.ledger.purge import PurgeReceipt
     from datumwise.ledger.versions import Diff, Version
@@ -25,7 +25,7 @@ _PUBLIC = {
     "Version": "versions",
     "create_ledger": "ledger",
     "open_ledger": "ledger",
-    "writing": "commit",
+    "writing": "lock",
 }
 
 __all__ = [

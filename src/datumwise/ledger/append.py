@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from datumwise.errors import SchemaMismatch
-from datumwise.ledger import create, read
+from datumwise.ledger import create
 from datumwise.ledger.commit import recover, translated, writing
-from datumwise.ledger.ids import Repeats, Seen, content_ids, given_ids, refuse_duplicates
+from datumwise.ledger.ids import Seen, content_ids, given_ids, id_keys, refuse_duplicates
+from datumwise.ledger.known import KnownIds
 from datumwise.ledger.provenance import of_field
 from datumwise.ledger.schema import check_batch
 
@@ -24,8 +26,17 @@ LOOK_UP_ROWS = 262_144  # new rows that share one look at the ledger's ids
 Rows: TypeAlias = pa.Table | pa.RecordBatch | pa.RecordBatchReader | Iterable[pa.RecordBatch]
 
 
-def append_rows(path: Path, rows: Rows, *, skip: bool) -> int:
+def append_rows(path: Path, rows: Rows, known: KnownIds, *, skip: bool) -> int:
     """Append under the lock; an id that is there, or comes twice, is refused (or left out, with `skip`).
+
+    Parameters
+    ----------
+    path : Path
+        The ledger.
+    rows : Table, RecordBatch, RecordBatchReader or iterable of RecordBatch
+    known : KnownIds
+        What the caller's last append learnt of the ids; kept up.
+    skip : bool
 
     Returns
     -------
@@ -37,23 +48,29 @@ def append_rows(path: Path, rows: Rows, *, skip: bool) -> int:
         recover(uri)
         ds = lance.dataset(uri)
         facts = create.facts_of(ds.schema, path)
-        count = _Count()
-        stream = create.Stream(_new_rows(ds, _stored_names(rows, facts, ds.schema), facts["ids"], skip, count))
+        known.refresh(ds)
+        joined = _Joined()
+        stream = create.Stream(_new_rows(ds, _stored_names(rows, facts, ds.schema), facts["ids"], skip, known, joined))
         with stream.own_errors():
             first = next(iter(stream), None)
             if first is None:
                 return 0
-            lance.write_dataset(
+            after = lance.write_dataset(
                 pa.RecordBatchReader.from_batches(ds.schema, _chain(first, stream)),
                 uri,
                 mode="append",
                 max_rows_per_file=facts["rows_per_file"],
             )
-        return count.rows
+        known.appended(ds, after, np.concatenate(joined.keys))
+        return joined.rows
 
 
-class _Count:
-    rows = 0
+@dataclass
+class _Joined:
+    """What has been added so far."""
+
+    rows: int = 0
+    keys: list[np.ndarray] = field(default_factory=list)  # of the ids, uint64
 
 
 def _chain(first: pa.RecordBatch, rest: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -73,28 +90,31 @@ def _stored_names(rows: Rows, facts: Mapping[str, Any], schema: pa.Schema) -> It
         yield batch.rename_columns([stored.get(name, name) for name in batch.schema.names]) if known else batch
 
 
-def _new_rows(ds: Any, rows: Iterable[pa.RecordBatch], id_column: str | None, skip: bool, count: _Count) -> Iterator[pa.RecordBatch]:
+def _new_rows(
+    ds: Any, rows: Iterable[pa.RecordBatch], id_column: str | None, skip: bool, known: KnownIds, joined: _Joined
+) -> Iterator[pa.RecordBatch]:
     schema = ds.schema
     findings = [field.name for field in schema if of_field(field) is not None]
-    repeats, seen, start = Repeats(), Seen(), 0
+    came, seen, start = Seen(), Seen(), 0
     for group in _groups(rows):
         named = [_named(batch, schema, id_column, seen, start, findings) for batch in group]
         start += sum(map(len, named))
         ids = pa.concat_arrays([batch["id"] for batch in named])
-        again = np.zeros(len(ids), bool)
-        again[repeats.add(ids)] = True
-        there = read.existing(ds, ids)
+        keys = id_keys(ids)
+        again = came.add(keys) > 1
+        there = known.hold(ds, ids, keys)
         if not skip:
             refuse_duplicates(ids.filter(pa.array(again)).to_pylist(), "in the new rows")
             refuse_duplicates(ids.filter(pa.array(there)).to_pylist(), "on the ledger and in the new rows")
         keep = ~(again | there)
+        joined.keys.append(keys[keep])
         at = 0
         for batch in named:
             mask = keep[at : at + len(batch)]
             at += len(batch)
             left = batch if mask.all() else batch.filter(pa.array(mask))
             if len(left):
-                count.rows += len(left)
+                joined.rows += len(left)
                 yield left
 
 

@@ -6,16 +6,10 @@ that holds it, so a caller who must read and then write does both inside ``writi
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import os
-import random
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias
 
 import lance
 import numpy as np
@@ -25,17 +19,15 @@ import pyarrow.compute as pc
 from datumwise.errors import (
     ColumnExists,
     DatumwiseError,
-    DiskFull,
     LedgerBusy,
-    LedgerChanged,
     MissingId,
-    NotALedger,
-    ReadOnly,
     SchemaMismatch,
     UnknownColumn,
     name_some,
 )
+from datumwise.ledger.lock import writing
 from datumwise.ledger.provenance import KEY
+from datumwise.ledger.store_errors import is_retryable, retry, translated
 
 __all__ = [
     "Lookup",
@@ -53,14 +45,9 @@ __all__ = [
 SCAN_ROWS = 65_536  # rows a batch of row ids while a column is aligned,
 SCAN_BYTES = 8 << 20  # or fewer, if their values are wide
 PATCH_ROWS = 100_000  # rows a merge_insert: Lance's hash join runs out of memory somewhere above
-ATTEMPTS = 8  # tries of a commit that a foreign writer (one without our lock) got in the way of
 SWAP_MARK = b"datumwise.swap"  # field metadata: this column was made by replace_columns
 NEW, OLD = "__new", "__old"
-ELSEWHERE = "copy the ledger to a place that can be written to"
-FULL = ("No space left", "os error 28", "os error 122", "os error 27")  # disk, quota, file size
-FOREIGN = "Incompatible transaction"
 
-T = TypeVar("T")
 Values: TypeAlias = Mapping[str, Any]  # or a pyarrow.Table or RecordBatch: anything indexed by field name
 
 
@@ -70,176 +57,6 @@ class Lookup(Protocol):
     def lookup(self, row_ids: np.ndarray, fields: Sequence[pa.Field]) -> pa.RecordBatch:
         """Values of the row ids, uint64 (m,), in that order; null where there is none."""
         ...
-
-
-# ---------------------------------------------------------------- the lock
-
-_held: dict[tuple[str, int, int], int] = {}  # (lock file, pid, thread) -> depth
-
-
-@contextlib.contextmanager
-def writing(path: str | os.PathLike[str], timeout: float = 60.0) -> Iterator[None]:
-    """Hold the ledger's lock: for a commit, never for a pass.
-
-    The kernel frees it when the process dies. The thread that holds it may take it again.
-
-    Parameters
-    ----------
-    path : path-like
-        The lock file, or the ``NAME.ledger`` folder it lies in.
-    timeout : float
-        Seconds to wait for another writer; 0 asks once.
-
-    Raises
-    ------
-    LedgerBusy
-        If another process still holds it after ``timeout``; names its pid.
-    ReadOnly, NotALedger
-        If the lock file cannot be written, or its folder is not there.
-    """
-    path = Path(path)
-    lock = path / "lock" if path.is_dir() else path
-    key = (str(lock.resolve()), os.getpid(), threading.get_ident())
-    if key in _held:
-        _held[key] += 1
-        try:
-            yield
-        finally:
-            _held[key] -= 1
-        return
-    with _locked(lock, timeout) as handle:
-        try:
-            handle.truncate(0)
-            handle.write(str(os.getpid()))
-            handle.flush()
-        except OSError:  # a full disk: the lock holds, only the pid of its holder stays unknown
-            pass
-        _held[key] = 0
-        try:
-            yield
-        finally:
-            del _held[key]
-            with contextlib.suppress(OSError):
-                os.ftruncate(handle.fileno(), 0)
-            fcntl.flock(handle, fcntl.LOCK_UN)
-
-
-def _locked(lock: Path, timeout: float) -> IO[str]:
-    """The open lock file, locked; opened again if its folder was removed and made anew while we waited."""
-    deadline = time.monotonic() + timeout
-    while True:
-        handle = _open_lock(lock)
-        try:
-            _wait_for(handle, lock, deadline, timeout)
-            if lock.exists() and os.path.samestat(os.fstat(handle.fileno()), lock.stat()):
-                return handle
-        except BaseException:
-            handle.close()
-            raise
-        handle.close()
-
-
-def _open_lock(lock: Path) -> IO[str]:
-    try:
-        return open(lock, "a+", buffering=1)
-    except PermissionError as e:
-        raise ReadOnly(f"{lock.parent} cannot be written to", remedy=ELSEWHERE) from e
-    except FileNotFoundError as e:
-        raise NotALedger(f"there is no ledger at {lock.parent}") from e
-    except OSError as e:
-        if e.errno == errno.EROFS:
-            raise ReadOnly(f"{lock.parent} is on a read-only file system") from e
-        raise
-
-
-def _wait_for(handle: IO[str], lock: Path, deadline: float, timeout: float) -> None:
-    pause = 0.001
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                handle.seek(0)
-                pid = handle.read().strip() or "unknown"
-                raise LedgerBusy(
-                    f"{lock.parent} is being written by process {pid} and was not free after {timeout:g} s",
-                    remedy="wait for that process, or end it",
-                ) from None
-            time.sleep(min(pause * random.uniform(0.5, 1.0), left))
-            pause = min(pause * 2, 0.02)
-
-
-# ---------------------------------------------------------------- errors
-
-
-def is_retryable(error: BaseException) -> bool:
-    """Whether Lance says that the same commit may succeed against the newer version."""
-    return bool(getattr(error, "retryable", False)) or "Retryable commit conflict" in str(error)
-
-
-def retry(action: Callable[[], T], *, attempts: int = ATTEMPTS, pause: float = 0.02) -> T:
-    """Call ``action`` until no foreign commit gets in its way; waits ``pause`` to ``2**k pause`` seconds.
-
-    Only a writer that does not take our lock can be in the way. The last conflict is raised as it is.
-    """
-    for attempt in range(attempts - 1):
-        try:
-            return action()
-        except OSError as e:
-            if not is_retryable(e):
-                raise
-            time.sleep(pause * random.uniform(1, 2**attempt))
-    return action()
-
-
-@contextlib.contextmanager
-def translated(uri: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what Lance raises into one sentence of ours: theirs carry paths of Rust sources."""
-    try:
-        yield
-    except DatumwiseError:
-        raise
-    except (OSError, ValueError, RuntimeError) as e:
-        known = _translate(e, Path(uri))
-        if known is None:
-            raise
-        raise known from e
-
-
-def _translate(error: Exception, uri: Path) -> DatumwiseError | None:
-    text, ledger = str(error), uri.parent
-    number = getattr(error, "errno", None)
-    full = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full or any(s in text for s in FULL):
-        version = _version(uri)
-        stands = f"it stands at version {version}" if version else "nothing was written"
-        return DiskFull(f"no space left while writing {ledger}; {stands}", remedy="free some space")
-    unwritable = number in (errno.EACCES, errno.EROFS)
-    if unwritable or "Permission denied" in text or "Read-only file system" in text:
-        return ReadOnly(f"{ledger} cannot be written to", remedy=ELSEWHERE)
-    if "was not found" in text and "_versions" in text:
-        return NotALedger(f"there is no ledger, or no such version of it, at {ledger}")
-    if "already exists in the dataset" in text:
-        return ColumnExists(f"{ledger} has this column already", remedy="pass overwrite=True")
-    if is_retryable(error) or FOREIGN in text or type(error).__name__ == "CommitConflictError":
-        return LedgerChanged(
-            f"{ledger} was changed by another program while it was being written; nothing was written",
-            remedy="run the command again",
-        )
-    if "does not exist in the dataset" in text:
-        return UnknownColumn(f"{ledger} has no such column")
-    if "fields did not match" in text or "contained null values" in text:
-        return SchemaMismatch(f"{ledger} cannot hold this: {text.split(', location')[0].split(', /')[0]}")
-    return None
-
-
-def _version(uri: Path) -> int | None:
-    try:
-        return int(lance.dataset(str(uri)).version)
-    except (OSError, ValueError):
-        return None
 
 
 def _lock_of(uri: str | os.PathLike[str]) -> Path:

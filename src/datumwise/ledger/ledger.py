@@ -26,6 +26,7 @@ from datumwise.ledger.append import append_rows
 from datumwise.ledger.commit import retry, translated, writing
 from datumwise.ledger.erased import stray_files
 from datumwise.ledger.findings import as_findings, commit_pass, stamped, write_some, write_whole
+from datumwise.ledger.known import KnownIds
 from datumwise.ledger.provenance import KEY, Provenance, of_field
 from datumwise.ledger.refusals import reading
 from datumwise.ledger.schema import known_columns
@@ -189,6 +190,7 @@ class Ledger:
     def __init__(self, path: Path, version: int | str | None = None) -> None:
         self.path = path
         self._session = Session()
+        self._known_ids = KnownIds()
         self._pinned = version is not None
         with translated(self.uri):
             ds = lance.dataset(self.uri)
@@ -447,7 +449,7 @@ class Ledger:
         self._writable()
         if on_duplicate not in ("refuse", "skip"):
             raise DatumwiseError(f"on_duplicate is '{on_duplicate}'", remedy="say 'refuse' or 'skip'")
-        added = append_rows(self.path, rows, skip=on_duplicate == "skip")
+        added = append_rows(self.path, rows, self._known_ids, skip=on_duplicate == "skip")
         self.refresh()
         return added
 
@@ -622,7 +624,7 @@ class Ledger:
     # ---------------------------------------------------------------- versions
 
     def versions(self) -> list[Version]:
-        """All versions that can be opened, oldest first, with what changed in each."""
+        """What was done, oldest first, one version an act; those in between can be opened, too."""
         with translated(self.uri):
             return history(lance.dataset(self.uri))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,10 @@ from datumwise.ledger.schema import nearest
 
 __all__ = ["Diff", "Version", "difference", "history", "resolve"]
 
+FACTS_SECONDS = 60  # a fact noted so soon after something else is about that
+FACTS = "UpdateConfig"  # the store's name for a change of the ledger's facts,
+RESERVE = "BaseOperation"  # and, among others, for numbers set aside for files about to be rewritten
+
 
 @dataclass(frozen=True)
 class Version:
@@ -29,7 +34,7 @@ class Version:
     time : datetime
         When it was written, local time.
     what : str
-        What changed since the version before, in words.
+        What changed since the version listed before, in words.
     rows : int
     tags : tuple of str
     """
@@ -84,21 +89,66 @@ class Diff:
 
 
 def history(ds: Any) -> list[Version]:
-    """All versions that can still be opened, oldest first."""
+    """What was done, oldest first: one line an act, under the number of the version it ended in.
+
+    The versions in between (a column being swapped, numbers being reserved for files, a fact noted within
+    a minute of what it is about) can be opened as any other; they are listed only where they have a tag, or
+    are the last.
+    """
     tags: dict[int, list[str]] = {}
     for name, tag in ds.tags.list().items():
         tags.setdefault(tag["version"], []).append(name)
+    steps = [_step(ds, entry) for entry in sorted(ds.versions(), key=lambda entry: entry["version"])]
     found: list[Version] = []
-    before: pa.Schema | None = None
-    rows_before = 0
-    for entry in sorted(ds.versions(), key=lambda entry: entry["version"]):
-        number = entry["version"]
-        schema = ds.checkout_version(number).schema
-        rows = int(entry["metadata"]["total_rows"])
-        what = _created(rows, number) if before is None else _change(before, schema, rows - rows_before)
-        found.append(Version(number, entry["timestamp"], what, rows, tuple(sorted(tags.get(number, ())))))
-        before, rows_before = schema, rows
+    act: list[_Step] = []
+    before: _Step | None = None
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        act.append(step)
+        if after is not None and step.number not in tags and _goes_on(step, after):
+            continue
+        what = _created(step.rows, act[0].number) if before is None else _told(before, act)
+        found.append(Version(step.number, step.time, what, step.rows, tuple(sorted(tags.get(step.number, ())))))
+        before, act = step, []
     return found
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One version as the store has it."""
+
+    number: int
+    time: datetime
+    schema: pa.Schema
+    rows: int
+    operation: Any  # of the store; None where its record is gone
+
+    @property
+    def kind(self) -> str:
+        return type(self.operation).__name__
+
+
+def _step(ds: Any, entry: dict[str, Any]) -> _Step:
+    number = entry["version"]
+    try:
+        operation = ds.read_transaction(number).operation
+    except (OSError, ValueError, AttributeError):  # cleaned away
+        operation = None
+    rows = int(entry["metadata"]["total_rows"])
+    return _Step(number, entry["timestamp"], ds.checkout_version(number).schema, rows, operation)
+
+
+def _goes_on(step: _Step, after: _Step) -> bool:
+    """Whether the step and the one after it belong to one act."""
+    if leftovers(step.schema):
+        return True
+    if step.kind == RESERVE and after.kind == "Rewrite":
+        return True
+    soon = (after.time - step.time).total_seconds() < FACTS_SECONDS
+    return soon and after.kind in (FACTS, "NoneType") and step.rows == after.rows and _only_facts(step.schema, after.schema)
+
+
+def _only_facts(before: pa.Schema, after: pa.Schema) -> bool:
+    return before.equals(after) and bool(_noted(before, after)) and not _changes(before, after)
 
 
 def resolve(ds: Any, version: int | str) -> int:
@@ -182,20 +232,37 @@ def _created(rows: int, number: int) -> str:
     return f"created with {rows:,} rows" if number == 1 else f"oldest version kept, {rows:,} rows"
 
 
-def _change(before: pa.Schema, after: pa.Schema, rows: int) -> str:
-    """One phrase, told from what differs, not from what the store calls it."""
-    was, now = visible(before), visible(after)
+def _told(before: _Step, act: list[_Step]) -> str:
+    """One phrase: what differs, and where nothing does, what the store did."""
+    after = act[-1]
+    rows = after.rows - before.rows
     parts = []
     if rows:
         parts.append(f"{abs(rows):,} row{'s' if abs(rows) > 1 else ''} {'added' if rows > 0 else 'deleted'}")
+    parts += _changes(before.schema, after.schema)
+    noted = _noted(before.schema, after.schema)
+    parts += [f"noted {', '.join(noted)}"] if noted else []
+    kinds = {step.kind for step in act}
+    restored = [step.operation.version for step in act if step.kind == "Restore"]
+    if restored:
+        return f"version {restored[-1]} restored" + (f": {'; '.join(parts)}" if parts else "")
+    if parts:
+        return "; ".join(parts)
+    if kinds & {"Update", "Merge", "Project"}:
+        return "values patched"
+    return "files tidied" if "Rewrite" in kinds else "values patched, or files tidied"
+
+
+def _changes(before: pa.Schema, after: pa.Schema) -> list[str]:
+    """Columns that came, went and were overwritten."""
+    was, now = visible(before), visible(after)
     added = [name for name in now.names if name not in was.names]
     removed = [name for name in was.names if name not in now.names]
     changed = [n for n in now.names if n in was.names and _made(was.field(n)) != _made(now.field(n))]
-    parts += [f"{word} {', '.join(names)}" for word, names in (("+", added), ("-", removed), ("~", changed)) if names]
-    if parts:
-        return "; ".join(parts)
-    if (before.metadata or {}).get(KEY) != (after.metadata or {}).get(KEY):
-        return "facts noted"
-    if leftovers(before) != leftovers(after):
-        return "a column being overwritten"
-    return "values patched, or files tidied"
+    return [f"{sign} {', '.join(names)}" for sign, names in (("+", added), ("-", removed), ("~", changed)) if names]
+
+
+def _noted(before: pa.Schema, after: pa.Schema) -> list[str]:
+    """Names of the ledger's facts that differ."""
+    was, now = (json.loads((schema.metadata or {}).get(KEY, b"{}")) for schema in (before, after))
+    return [name for name in {**was, **now} if was.get(name) != now.get(name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datumwise.errors import SchemaMismatch
 
@@ -100,7 +100,9 @@ def as_stored(asked: Asked, changed: Mapping[str, str]) -> Asked:
     changed : mapping of stored to given name
     """
     stored = {old: new for new, old in changed.items()}
-    roles = {role: _translated(getattr(asked, role), stored) for role in ("label", "text", "image", "id", "features")}
+    roles: dict[str, Any] = {
+        role: _translated(getattr(asked, role), stored) for role in ("label", "text", "image", "id", "features")
+    }
     return replace(asked, **roles)
 
 

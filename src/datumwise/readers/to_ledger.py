@@ -54,8 +54,9 @@ def ingest(
         scikit-learn bunch, a Hugging Face `Dataset`, a `Ledger` (returned as it is).
     label, text, image, id : str, optional
         Columns of that role, by their names in the source (a name that a ledger cannot hold, such as
-        ``petal.width``, is stored as ``petal_width`` and noted in ``ledger.metadata["renamed"]``). Found by themselves where unambiguous: columns named ``label``, ``target`` or
-        ``y``; ``text``; ``image``; ``id``. Without an id, ids are hashes of the content.
+        ``petal.width``, is stored as ``petal_width`` and noted in ``ledger.metadata["renamed"]``). Found by
+        themselves where unambiguous: columns named ``label``, ``target`` or ``y``; ``text``; ``image``;
+        ``id``. Without an id, ids are hashes of the content.
     features : str or list of str, optional
         Columns of numbers and categories, or one column of vectors. Default, for tables: every column of
         numbers, and text columns of at most 100 different values.
