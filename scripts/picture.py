@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "docs" / "sample"
-WIDTH, HEIGHT = 1240, 1010  # of the README's picture: verdict, proof, and the top of the findings
+WIDTH, HEIGHT = 1240, 1520  # of the README's picture: verdict, proof, and the map with its list
 
 
 def main() -> None:

@@ -171,6 +171,62 @@ def test_sums_of_many_batches_keep_what_float32_would_lose():
     assert 2**24 + 640 - 64 <= float(total.matrix(False)) <= 2**24 + 640
 
 
+@pytest.mark.parametrize("width", [1, 5, 127, 128, 129, 200, 300, 520])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_products_by_halves_equal_the_whole_product(width, weighted):
+    torch.manual_seed(width)
+    parts = [torch.randn(n, width, dtype=torch.float64) for n in (3, 40)]
+    weights = [torch.rand(len(x), dtype=torch.float64) if weighted else None for x in parts]
+    total = OuterSum(width, parts[0], constant=True)
+    expected, first = torch.zeros(width, width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+    for x, w in zip(parts, weights, strict=True):
+        total.add(x, w)
+        rows = x if w is None else x * w[:, None]
+        expected, first = expected + rows.T @ x, first + rows.sum(0)
+    close(total.matrix(False), expected, 1e-13)
+    close(total.first, first, 1e-13)
+    assert torch.equal(total.total, total.total.T)
+
+
+@pytest.mark.parametrize("labels", ["gold", "sampled"])
+def test_a_share_of_the_positions_depends_on_ids_alone_and_comes_close(labels):
+    model, x = gpt2(), texts(n=200)[0]
+    ids = [f"t{i}" for i in range(200)]
+    some = KFAC(model, labels=labels, share=0.25, **DOUBLE).fit([x], ids=ids)
+    halves = [{k: v[rows] for k, v in x.items()} for rows in (slice(120, 200), slice(0, 120))]
+    turned = KFAC(model, labels=labels, share=0.25, **DOUBLE).fit(halves, ids=ids[120:] + ids[:120])
+    other = KFAC(model, labels=labels, share=0.25, random_state=1, **DOUBLE).fit([x], ids=ids)
+    whole = KFAC(model, labels=labels, **DOUBLE).fit([x], ids=ids)
+    for name, factor in some.factors_.items():
+        drawn, n = factor.n_positions, whole.factors_[name].n_positions
+        assert abs(drawn - n / 4) < 4 * (n * 3 / 16) ** 0.5
+        close(turned.factors_[name].A, factor.A)
+        close(turned.factors_[name].G, factor.G)
+        assert not torch.allclose(other.factors_[name].A, factor.A)
+        # a mean of N / 4 of N positions: its trace is off by a few standard errors at most
+        assert abs(float(factor.A.trace() / whole.factors_[name].A.trace()) - 1) < 0.1
+
+
+def test_an_impossible_share_of_the_positions_is_refused():
+    for share in (0, -1, 1.5):
+        with pytest.raises(DatumwiseError, match="share"):
+            KFAC(mlp(), share=share)
+    with pytest.raises(EmptyData, match="no position of layer 0, 2, 4 was drawn"):
+        KFAC(mlp(), share=1e-9).fit([vectors(4)])
+
+
+def test_a_state_can_be_gone_on_from_in_any_precision():
+    model, data = mlp(), vectors(20)
+    whole = KFAC(model, labels="gold", bias=True, **DOUBLE).fit(batches(data, 5))
+    first = KFAC(model, labels="gold", bias=True, **DOUBLE).fit(batches(data, 5)[:2])
+    second = KFAC(model, labels="gold", bias=True, **DOUBLE).load_state_dict(first.state_dict())
+    for i, batch in enumerate(batches(data, 5)[2:]):
+        second.partial_fit(batch, ids=range(10 + 5 * i, 15 + 5 * i))
+    for name, factor in whole.factors_.items():
+        close(second.factors_[name].A, factor.A, 1e-12)
+        close(second.factors_[name].G, factor.G, 1e-12)
+
+
 def test_eigenvectors_rebuild_the_factors_in_descending_order():
     kfac = KFAC(mlp(), labels="gold", **DOUBLE).fit([vectors(4)])  # fewer datapoints than dimensions
     for factor in kfac.factors_.values():

@@ -38,6 +38,18 @@ def test_one_pass_serves_all_needs_of_its_level_and_below() -> None:
     assert levels(["self_influence", "loss"]) == [0, 1, 2, 3]
 
 
+def test_the_factors_share_the_pass_and_drawn_labels_cost_a_backward() -> None:
+    want = ["loss", "grad_norm", "kfac"]
+    drawn, gold = (plan(Untouchable(), want, fisher_labels=labels) for labels in ("sampled", "gold"))
+    assert [p.objectives for p in drawn.passes] == [("loss", "sampled")]
+    assert [p.objectives for p in gold.passes] == [("loss",)]
+    assert drawn.cost > gold.cost > plan(Untouchable(), want[:2]).cost
+    assert [p.objectives for p in plan(Untouchable(), want, losses=len).passes] == [("loss",)]
+    assert "kfac" in str(gold)
+    trick = plan(Untouchable(), want, measure="log_odds", fisher_labels="gold")
+    assert trick.cost == gold.cost
+
+
 def test_the_plan_says_what_is_captured_and_what_is_missing() -> None:
     model = Untouchable()
     found = plan(model, ["grad_norm"])

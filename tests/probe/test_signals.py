@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,12 @@ import torch
 from brute import class_losses, gradients, norms
 from torch import nn
 
-from datumwise.errors import EmptyData, ModelMismatch, SourceError, UnknownName
+from datumwise.errors import ColumnExists, DatumwiseError, EmptyData, ModelMismatch, SourceError, UnknownName
 from datumwise.ledger import create_ledger, open_ledger
-from datumwise.probe import signals
+from datumwise.probe import KFAC, signals
 from datumwise.probe.batches import Batches, auto_batch_size, by_length
+from datumwise.probe.ekfac import self_influence
+from datumwise.probe.torch_signals import Request, SummingPass, batches_of
 
 WANT = ["labels", "loss", "probs", "embedding", "grad_norm", "grad_index", "mean_gradient"]
 
@@ -224,6 +229,80 @@ def test_estimators_answer_through_the_same_door(tmp_path: Path) -> None:
         signals(LogisticRegression(), [x], ["probs"])
 
 
+# --- Kronecker factors ---------------------------------------------------------------------------------------
+
+
+def same_factors(found: Any, wanted: Any, rtol: float = 1e-12) -> None:
+    assert list(found.factors_) == list(wanted.factors_)
+    assert found.n_datapoints_ == wanted.n_datapoints_
+    for name, factor in wanted.factors_.items():
+        assert found.factors_[name].n_positions == factor.n_positions
+        for a, b in ((found.factors_[name].A, factor.A), (found.factors_[name].G, factor.G)):
+            assert a.dtype == b.dtype
+            torch.testing.assert_close(a, b, rtol=rtol, atol=rtol * float(b.abs().max()))
+
+
+class Counting(nn.Module):
+    """Counts its forwards."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("labels", ["gold", "sampled", None])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_the_factors_of_the_shared_pass_are_those_of_a_pass_of_their_own(labels: str | None, share: float) -> None:
+    model, (x, y) = model_and_data()
+    model, x = Counting(model.double()), x.double()
+    plain = signals(model, (x, y), WANT, batch_size=16)
+    before = model.calls
+    options: dict[str, Any] = {"batch_size": 16, "fisher_labels": labels, "kfac_positions": share}
+    found = signals(model, (x, y), [*WANT, "kfac"], **options)
+    assert model.calls == 2 * before  # not one forward more
+    assert list(found) == list(plain)  # not a column, and no bit of the columns changes
+    for name in plain:
+        assert np.array_equal(found[name], plain[name])
+    own = KFAC(model, labels=labels or "sampled", share=share, dtype=torch.float64).fit((x, y))
+    same_factors(found.kfac, own)
+    assert found.kfac.labels == own.labels
+    scores = [self_influence(model, (x, y), kfac=k, eigenvalues="kfac") for k in (found.kfac, own)]
+    assert np.allclose(*scores, rtol=1e-9)
+
+
+def test_the_factors_come_with_the_margin_trick_too() -> None:
+    model, (x, y) = model_and_data()
+    model, x = model.double(), x.double()
+    found = signals(model, (x, y), ["grad_norm", "kfac"], measure="log_odds", fisher_labels="gold")
+    same_factors(found.kfac, KFAC(model, labels="gold", dtype=torch.float64).fit((x, y)))
+
+
+def test_the_factors_of_texts_leave_out_padding_and_the_tied_head(tmp_path: Path) -> None:
+    model, ledger = language_model().double(), text_ledger(tmp_path)
+    found = signals(model, ledger, ["loss", "grad_norm", "kfac"], tokenizer=Words(), batch_size=4)
+    same_factors(found.kfac, KFAC(model, dtype=torch.float64).fit(ledger, tokenizer=Words()))
+    stored = signals(model, ledger, ["loss", "grad_norm", "kfac"], tokenizer=Words(), batch_size=4, store=True)
+    same_factors(stored.kfac, found.kfac)
+    assert "kfac" not in open_ledger(ledger.path).schema.names
+    alone = signals(model, ledger, "kfac", tokenizer=Words(), batch_size=4, store=True)
+    same_factors(alone.kfac, found.kfac)
+
+
+def test_factors_that_were_not_asked_for_or_have_no_one_model_are_refused() -> None:
+    model, data = model_and_data()
+    with pytest.raises(UnknownName, match="Kronecker factors were not asked for"):
+        _ = signals(model, data, ["loss"]).kfac
+    with pytest.raises(ModelMismatch, match="kfac is of one set of weights"):
+        signals(model, data, ["kfac"], checkpoints=[model.state_dict()])
+    with pytest.raises(DatumwiseError, match="share of 0"):
+        signals(model, data, ["kfac"], kfac_positions=0)
+
+
 # --- ledgers ------------------------------------------------------------------------------------------------
 
 
@@ -289,22 +368,147 @@ def test_a_killed_pass_is_taken_up_where_it_stopped(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return class_losses(model, batch)
 
+    want = [*WANT, "kfac"]
     options: dict[str, Any] = {"batch_size": 1, "projection": 16, "store": True, "losses": stopping}
     with pytest.raises(KeyboardInterrupt):
-        signals(model, ledger, WANT, **options)
+        signals(model, ledger, want, **options)
     calls, limit = 0, 10_000
-    found = signals(model, ledger, WANT, **options)
+    found = signals(model, ledger, want, **options)
     assert calls < 150  # what was done before is not done again
-    whole = signals(model, table_ledger(tmp_path / "other", 200), WANT, **options)
+    whole = signals(model, table_ledger(tmp_path / "other", 200), want, **options)
+    same_factors(found.kfac, whole.kfac)
     for name in whole:
         assert np.array_equal(whole[name], found[name]), name
     for name, value in whole.statistics.items():
         assert np.allclose(value, found.statistics[name], rtol=1e-12)
 
 
+@pytest.mark.parametrize("texts", [False, True])
+def test_the_window_of_the_journal_changes_no_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts: bool) -> None:
+    model = language_model() if texts else model_and_data()[0]
+    want = ["loss", "grad_norm", "grad_index"]
+    options: dict[str, Any] = {"batch_size": 2, "projection": 32, "tokenizer": Words(), "store": True}
+    by_window = []
+    for window in (1, 8, 64):
+        monkeypatch.setattr("datumwise.probe.torch_signals.JOURNAL_WINDOW", window)
+        ledger = (text_ledger if texts else table_ledger)(tmp_path / str(window))
+        by_window.append(signals(model, ledger, want, **options))
+    for other in by_window[1:]:
+        for name in want:
+            if texts:  # other neighbours, other padding
+                equal(other[name], by_window[0][name])
+            else:
+                assert np.array_equal(other[name], by_window[0][name])
+
+
+def test_progress_moves_and_the_journal_grows_every_eight_batches(tmp_path: Path) -> None:
+    model, _ = model_and_data()
+    told: list[tuple[int, int]] = []
+    ledger = table_ledger(tmp_path, 60)  # in files of 20 rows
+    signals(model, ledger, ["loss"], batch_size=1, store=True, progress=lambda *now: told.append(now))
+    assert {8, 16, 20, 28, 36, 40, 48, 56, 60} <= {done for done, _ in told}
+
+
+def test_saving_the_state_between_windows_changes_no_bit_of_it(tmp_path: Path) -> None:
+    model, _ = model_and_data()
+    ledger = table_ledger(tmp_path)
+    request = Request(("kfac",), batch_size=4)
+    batches = batches_of(model, ledger, request)
+    states = []
+    for saves in (False, True):
+        made = SummingPass(model, request, ("kfac",), batches)
+        with made.run:
+            for window in ledger.batches(["id", *batches.reads], batch_size=8):
+                made(window)
+                if saves:
+                    made.state()
+        states.append(made.state())
+    assert all(np.array_equal(value, states[1][key]) for key, value in states[0].items())
+
+
+def test_columns_of_another_target_or_length_are_computed_anew(tmp_path: Path) -> None:
+    model, _ = model_and_data()
+    ledger = table_ledger(tmp_path)
+    one = [{name: torch.ones_like(p) for name, p in model.named_parameters()}]
+    two = [{name: 2 * g for name, g in one[0].items()}]
+    signals(model, ledger, ["grad_dot"], target=one, store=True)
+    with pytest.raises(ColumnExists):
+        signals(model, ledger, ["grad_dot"], target=two, store=True)
+    found = signals(model, ledger, ["grad_dot"], target=two, store=True, overwrite=True)
+    assert np.allclose(found["grad_dot"], signals(model, ledger, ["grad_dot"], target=two)["grad_dot"])
+
+
+def test_engines_refuse_what_they_cannot_run(tmp_path: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    model, (x, y) = model_and_data()
+    with pytest.raises(ModelMismatch, match="the ray engine reads a ledger"):
+        signals(model, (x, y), ["loss"], engine="ray")
+    with pytest.raises(UnknownName, match="there is no engine 'dask'"):
+        signals(model, (x, y), ["loss"], engine="dask")
+    with pytest.raises(ModelMismatch, match="self_influence runs in this process"):
+        signals(model, table_ledger(tmp_path), ["self_influence"], engine="ray")
+    with pytest.raises(ModelMismatch, match="cross-validated in this process"):
+        signals(LogisticRegression(), (x.numpy(), y.numpy()), ["probs"], engine="ray")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two nodes of Ray, all of their sockets on the loopback interface; one thread here as in the workers."""
+    ray = pytest.importorskip("ray")
+    from ray._private import services
+    from ray.cluster_utils import Cluster
+
+    loopback = {"num_cpus": 1, "node_ip_address": "127.0.0.1"}
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setattr(services, "resolve_ip_for_localhost", lambda host: host)
+        nodes = Cluster(initialize_head=True, head_node_args={**loopback, "include_dashboard": False})
+        try:
+            nodes.add_node(**loopback)
+            ray.init(address=nodes.address, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
+            torch.set_num_threads(1)
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            ray.shutdown()
+            nodes.shutdown()
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_workers_of_a_cluster_give_the_same(tmp_path: Path) -> None:
+def test_both_engines_give_the_same_bits(cluster: None, tmp_path: Path) -> None:
+    model = language_model()
+    want = ["loss", "grad_norm", "kfac"]
+    options: dict[str, Any] = {"tokenizer": Words(), "batch_size": 2}
+    ledger = text_ledger(tmp_path / "a", 100)
+    there = signals(model, ledger, want, engine="ray", **options)
+    assert not set(open_ledger(ledger.path).schema.names) - {"id", "text"}  # nothing was asked to stay
+    here = signals(model, text_ledger(tmp_path / "b", 100), want, store=True, **options)
+    assert there.ids.tolist() == here.ids.tolist()
+    for name in want[:2]:
+        assert np.array_equal(there[name], here[name])
+    same_factors(there.kfac, here.kfac, rtol=0)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_scores_of_a_module_run_on_a_cluster(cluster: None, tmp_path: Path) -> None:
+    from datumwise.score import run
+
+    model, _ = model_and_data()
+    here, there = table_ledger(tmp_path / "a"), table_ledger(tmp_path / "b")
+    for ledger, engine in ((here, "local"), (there, "ray")):
+        run(ledger, model, ["label_error"], engine=engine, batch_size=8)
+    assert np.array_equal(here.array("label_error"), there.array("label_error"))
+    assert here.refresh().schema.names == there.refresh().schema.names
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_workers_of_a_cluster_give_the_same(cluster: None, tmp_path: Path) -> None:
     model, _ = model_and_data()
     want = ["loss", "grad_norm", "mean_gradient"]
     here = signals(model, table_ledger(tmp_path / "a"), want, batch_size=8, store=True)

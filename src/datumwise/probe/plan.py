@@ -34,16 +34,18 @@ SIGNALS: dict[str, int] = {
     "grad_index": 1,
     "grad_dot": 1,
     "mean_gradient": 1,
+    "kfac": 1,
     "self_influence": 3,
 }
 LENS_NAMES = tuple(SIGNALS)[:11]
-STATISTICS = ("mean_gradient", "activation_gram")  # of the whole data set, not columns
+STATISTICS = ("mean_gradient", "activation_gram", "kfac")  # of the whole data set, not columns
 
 # Estimated cost of a pass in plain forward-and-backward passes: means of the GPT-2-like and the ViT model of
 # benchmarks/signals.py. Not measured there: mean_gradient (the arithmetic of the weight gradients), and the
 # second and third pass of EK-FAC.
 FORWARD, SKELETON, LENS = 0.34, 0.81, 0.05
-EXTRA = {"grad_norm": 0.20, "grad_index": 0.22, "grad_dot": 0.28, "mean_gradient": 0.25}
+EXTRA = {"grad_norm": 0.20, "grad_index": 0.22, "grad_dot": 0.28, "mean_gradient": 0.25, "kfac": 0.50}
+SAMPLED = 0.74  # a second backward on the same forward, for labels drawn from the model
 FACTORS, EIGENVALUES, SCORES = 1.65, 2.0, 2.0  # the three passes of EK-FAC
 
 
@@ -151,6 +153,8 @@ def plan(
     measure: Any = None,
     target: Any = None,
     checkpoints: Sequence[Any] | None = None,
+    losses: Any = None,
+    fisher_labels: str | None = None,
 ) -> Plan:
     """The fewest passes that give the signals; runs nothing.
 
@@ -168,6 +172,10 @@ def plan(
         For ``grad_dot``; "mean" takes the data set's own mean gradient, which costs a pass.
     checkpoints : sequence, optional
         Every pass is run for each.
+    losses : function, optional
+        One's own losses, from which no labels can be drawn.
+    fisher_labels : {"sampled", "gold"}, optional
+        Labels of ``kfac`` and ``self_influence``; drawn labels cost ``kfac`` a second backward.
 
     Returns
     -------
@@ -193,16 +201,18 @@ def plan(
     if "grad_dot" in names and target is None:
         raise ModelMismatch("grad_dot needs gradients to compare with", remedy='pass target=, or target="mean"')
     objective = "loss" if measure is None else "measure"
+    labels = factor_labels(fisher_labels, losses)
+    fisher = "sampled" if labels == "sampled" else "loss"
     passes: list[PlannedPass] = []
     influence = "self_influence" in names
     if "grad_dot" in names and own_mean:
         passes.append(_priced(["mean_gradient"], objective))
     rest = [name for name in names if name != "self_influence"]
     if rest:
-        passes.append(_priced(rest, objective))
+        passes.append(_priced(rest, objective, fisher, trick=measure == "log_odds" and losses is None))
     if influence:
-        passes.append(PlannedPass(1, ("sampled",), ("activation and gradient covariances",), FACTORS))
-        passes.append(PlannedPass(2, ("loss",), ("eigenvalues",), EIGENVALUES))
+        passes.append(PlannedPass(1, (fisher,), ("activation and gradient covariances",), FACTORS))
+        passes.append(PlannedPass(2, (fisher,), ("eigenvalues",), EIGENVALUES))
         passes.append(PlannedPass(3, ("loss",), ("self_influence",), SCORES))
     size = sum(p.nbytes for p in model.parameters())
     repeats = max(1, len(checkpoints or ()))
@@ -223,10 +233,17 @@ def plan(
     )
 
 
-def _priced(names: Sequence[str], objective: str) -> PlannedPass:
+def factor_labels(asked: str | None, losses: Any) -> str:
+    """Labels of curvature factors: as asked for, else drawn from the model; given ones with one's own losses."""
+    return asked or ("sampled" if losses is None else "gold")
+
+
+def _priced(names: Sequence[str], objective: str, fisher: str = "loss", *, trick: bool = False) -> PlannedPass:
     """One pass for these signals, with its estimated cost."""
     backward = [name for name in names if SIGNALS[name] == 1]
+    asked = {fisher if name == "kfac" else objective for name in backward}
+    objectives = tuple(o for o in ("loss", "sampled", "measure") if o in asked)
     cost = (SKELETON if backward else FORWARD) + (LENS if set(names) & set(LENS_NAMES) else 0.0)
-    cost += sum(EXTRA[name] for name in backward)
-    objectives = (objective,) if backward else ()
+    shared = trick and {"loss", "measure"} <= asked  # one is a multiple of the other
+    cost += sum(EXTRA[name] for name in backward) + SAMPLED * max(0, len(objectives) - 1 - shared)
     return PlannedPass(1 if backward else 0, objectives, tuple(names), round(cost, 2))

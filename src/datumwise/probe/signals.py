@@ -28,6 +28,8 @@ class Signals(Mapping[str, Any]):
     columns : dict of str to array (n, ...) or list of n arrays
     statistics : dict of str to array
         Of the whole data set: ``mean_gradient/PARAMETER``, ``activation_gram/MODULE`` and their counts.
+    factors : KFAC or None
+        The curvature's Kronecker factors, see :attr:`kfac`.
     parameters : dict
         What an index and its queries must agree on, and the model's fingerprint.
     """
@@ -36,6 +38,7 @@ class Signals(Mapping[str, Any]):
     columns: dict[str, Any]
     statistics: dict[str, np.ndarray] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
+    factors: Any = None
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.columns:
@@ -59,6 +62,13 @@ class Signals(Mapping[str, Any]):
             else:
                 lines.append(f"  {name:<18} ragged   {len(values)}")
         return "\n".join(lines)
+
+    @property
+    def kfac(self) -> Any:
+        """The fitted :class:`~datumwise.probe.KFAC` of the data set, from the same pass as the columns."""
+        if self.factors is None:
+            raise UnknownName("the Kronecker factors were not asked for", remedy="add 'kfac' to want")
+        return self.factors
 
     def mean_gradient(self) -> dict[str, Any]:
         """The data set's mean gradient by parameter name, as tensors: a ``target`` of another call."""
@@ -98,6 +108,7 @@ def signals(
     projection: int = 2048,
     fisher_labels: str | None = None,
     checkpoints: Sequence[Any] | None = None,
+    kfac_positions: float = 1.0,
     target: Any = None,
     damping: float = 0.1,
     seed: int = 0,
@@ -136,8 +147,10 @@ def signals(
     projection : int
         Length of the ``grad_index`` rows; the error of a cosine is 1/sqrt(projection).
     fisher_labels : {"sampled", "gold"}, optional
-        Labels of the curvature factors that ``self_influence`` rests on; drawn from the model by default, the
-        given ones with a ``losses`` of your own.
+        Labels of ``kfac`` and of the curvature factors that ``self_influence`` rests on; drawn from the model
+        by default (for ``kfac`` by a second backward), the given ones with a ``losses`` of your own.
+    kfac_positions : float
+        Share of the positions that ``kfac`` is a mean over, drawn by (seed, id, position); all by default.
     checkpoints : sequence of state_dicts or paths, optional
         Every column gets a leading axis (E, n, ...); the model's own weights are put back.
     target : list of {parameter: gradient}, or "mean", optional
@@ -153,7 +166,8 @@ def signals(
     max_length : int, optional
         Most tokens of a text; the model's context by default.
     engine : {"local", "ray"}
-        Where a pass with ``store=True`` runs.
+        Where the passes over a ledger run: in this process, or in a pool of Ray actors (not those of
+        ``self_influence``). Both give the same bits with one thread a process.
     store : bool
         Keep the columns on the ledger (``grad_index`` as float32), journalled and resumable; else in memory
         only.
@@ -184,6 +198,8 @@ def signals(
       grad_norm          float64  4
     """
     if not hasattr(model, "named_parameters"):
+        if engine != "local":
+            raise ModelMismatch(f"a {type(model).__name__} is cross-validated in this process only", remedy="leave out engine=")
         return _of_estimator(model, data, want, folds=folds, seed=seed, progress=progress)
     from datumwise.probe.torch_signals import Request, run
 
@@ -200,6 +216,7 @@ def signals(
         batch_size=batch_size,
         projection=projection,
         fisher_labels=fisher_labels,
+        kfac_positions=kfac_positions,
         target=target,
         damping=damping,
         seed=seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from datumwise.errors import EmptyData, ModelMismatch, SourceError
-from datumwise.probe.batches import DEFAULT_ROWS, WINDOW, Batches, auto_batch_size, by_length, is_ledger
+from datumwise.errors import EmptyData, ModelMismatch, SourceError, UnknownName
+from datumwise.probe.batches import DEFAULT_ROWS, Batches, auto_batch_size, by_length, is_ledger
 from datumwise.probe.fingerprint import model_fingerprint
 from datumwise.probe.layers import chosen
 from datumwise.probe.needs import Need
@@ -24,14 +25,18 @@ from datumwise.probe.needs.last_layer import LastLayer
 from datumwise.probe.needs.lens import LENS, Lens
 from datumwise.probe.needs.mean_gradient import MeanGradient
 from datumwise.probe.needs.norms import GradNorm
-from datumwise.probe.plan import STATISTICS
+from datumwise.probe.plan import STATISTICS, factor_labels
 from datumwise.probe.signals import Signals
 from datumwise.probe.torch_pass import TorchPass
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from datumwise.probe.kfac import KFAC
+
 __all__ = ["Request", "run"]
+
+JOURNAL_WINDOW = 8  # batches of a pass through the engine that are sorted by length, and kept, together
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,7 @@ class Request:
     batch_size: int | str = "auto"
     projection: int = 2048
     fisher_labels: str | None = None
+    kfac_positions: float = 1.0
     target: Any = None
     damping: float = 0.1
     seed: int = 0
@@ -62,11 +68,15 @@ def run(model: nn.Module, data: Any, request: Request, checkpoints: Sequence[Any
     """The signals of one model, or of each of its checkpoints, stacked."""
     if "logits_by_epoch" in request.names and checkpoints is None:
         raise ModelMismatch("logits_by_epoch needs checkpoints", remedy="pass checkpoints=[state_dict, ...]")
+    if request.engine != "local":
+        _refuse_engine(data, request)
     batches = batches_of(model, data, request)
     if checkpoints is None:
         return _one(model, batches, request)
     if request.store:
         raise ModelMismatch("columns of several checkpoints cannot be stored", remedy="leave out store=True")
+    if "kfac" in request.names:
+        raise ModelMismatch("kfac is of one set of weights", remedy="ask for it in a call for each checkpoint")
     by_checkpoint: list[Signals] = []
     names = tuple("logits" if name == "logits_by_epoch" else name for name in request.names)
     with _weights_kept(model):
@@ -74,6 +84,16 @@ def run(model: nn.Module, data: Any, request: Request, checkpoints: Sequence[Any
             _load(model, checkpoint)
             by_checkpoint.append(_one(model, batches, replace(request, names=names)))
     return _stacked(by_checkpoint, request.names)
+
+
+def _refuse_engine(data: Any, request: Request) -> None:
+    """Refuse what an engine of several processes cannot run."""
+    if request.engine != "ray":
+        raise UnknownName(f"there is no engine {request.engine!r}", remedy="engines are 'local' and 'ray'")
+    if not is_ledger(data):
+        raise ModelMismatch("the ray engine reads a ledger", remedy="ingest the data, or leave out engine=")
+    if "self_influence" in request.names:
+        raise ModelMismatch("self_influence runs in this process only", remedy='ask for it with engine="local"')
 
 
 def batches_of(model: nn.Module, data: Any, request: Request) -> Batches:
@@ -131,7 +151,8 @@ def _one(model: nn.Module, batches: Batches, request: Request) -> Signals:
     }
     found = Signals(np.array([]), {}, {}, parameters)
     if plain:
-        found = _stored(model, batches, request, plain) if request.store else _held(model, batches, request, plain)
+        through_engine = request.store or request.engine != "local"
+        found = (_stored if through_engine else _held)(model, batches, request, plain)
         found = replace(found, parameters=parameters)
     if "self_influence" in request.names:
         found = _with_influence(model, batches, request, found)
@@ -172,7 +193,24 @@ def needs_of(model: nn.Module, names: Sequence[str], request: Request) -> list[N
         needs.append(GradDot(request.target, objective))
     if "mean_gradient" in names:
         needs.append(MeanGradient(objective))
+    if "kfac" in names:
+        needs.append(factors_of(model, request).need)
     return needs
+
+
+def factors_of(model: nn.Module, request: Request) -> KFAC:
+    """The Kronecker factors that the request asks for, not fitted yet."""
+    from datumwise.probe.kfac import KFAC
+
+    double = any(p.dtype == torch.float64 for p in model.parameters())
+    return KFAC(
+        model,
+        request.modules,
+        factor_labels(request.fisher_labels, request.losses),
+        share=request.kfac_positions,
+        dtype=torch.float64 if double else torch.float32,
+        random_state=request.seed,
+    )
 
 
 def torch_pass(model: nn.Module, needs: Sequence[Need], request: Request) -> TorchPass:
@@ -203,7 +241,8 @@ def _held(model: nn.Module, batches: Batches, request: Request, names: Sequence[
     if not ids:
         raise EmptyData("there is no datapoint in the data")
     columns = {name: joined(parts) for name, parts in found.items()}
-    return _in_order(Signals(np.array(ids), columns, statistics_of(model, needs)), batches)
+    factors = fitted_factors(model, request, needs)
+    return _in_order(Signals(np.array(ids), columns, statistics_of(model, needs), factors=factors), batches)
 
 
 def joined(parts: list[Any]) -> Any:
@@ -224,6 +263,16 @@ def _in_order(found: Signals, batches: Batches) -> Signals:
     return replace(found, ids=ids, columns=columns)
 
 
+def fitted_factors(model: nn.Module, request: Request, needs: Sequence[Need]) -> KFAC | None:
+    """What the pass summed up for ``kfac``, as a KFAC."""
+    from datumwise.probe.needs.kronecker import KroneckerFactors
+
+    for need in needs:
+        if isinstance(need, KroneckerFactors):
+            return factors_of(model, request).take(need)
+    return None
+
+
 def statistics_of(model: nn.Module, needs: Sequence[Need]) -> dict[str, np.ndarray]:
     """What the needs summed up, by signal name."""
     found: dict[str, np.ndarray] = {}
@@ -242,10 +291,11 @@ def statistics_of(model: nn.Module, needs: Sequence[Need]) -> dict[str, np.ndarr
 class LedgerPass:
     """A pass as the engine wants it: a window of ledger rows in, columns in the rows' order out.
 
-    Rows are sorted by length and cut into batches inside the window.
+    Rows are sorted by length and cut into batches inside the window. ``prefix`` is put before every name.
     """
 
-    def __init__(self, model: nn.Module, request: Request, names: Sequence[str], batches: Batches) -> None:
+    def __init__(self, model: nn.Module, request: Request, names: Sequence[str], batches: Batches, prefix: str = "") -> None:
+        self.prefix = prefix
         self.needs = needs_of(model, names, request)
         self.run = torch_pass(model, self.needs, request)
         self.batches = batches
@@ -259,9 +309,11 @@ class LedgerPass:
             place.extend(ids)
             for name, values in self.run.batch(self.batches.collate(rows), ids).items():
                 found.setdefault(name, []).append(values)
+        for need in self.needs:
+            need.settle()
         at = {one: i for i, one in enumerate(place)}
         order = np.array([at[one] for one in window.column("id").to_pylist()])
-        return {name: _arrow(joined(parts), order) for name, parts in found.items()}
+        return {self.prefix + name: _arrow(joined(parts), order) for name, parts in found.items()}
 
 
 class SummingPass(LedgerPass):
@@ -301,26 +353,32 @@ class Worker:
 
 
 def _stored(model: nn.Module, batches: Batches, request: Request, names: Sequence[str]) -> Signals:
-    """One pass through the engine: journalled, resumable, committed as ledger columns."""
+    """One pass through the engine: journalled, resumable, committed as ledger columns.
+
+    Without ``store`` the columns have names of their own on the ledger and are dropped once they are read.
+    """
     from datumwise.engine import run_pass
     from datumwise.ledger import Provenance
 
     if not is_ledger(batches.data):
         raise ModelMismatch("only signals of a ledger can be stored", remedy="leave out store=True, or ingest the data")
     ledger = batches.data
-    fields = _fields(model, batches, request, names)
     fingerprint = model_fingerprint(model)
+    prefix = "" if request.store else f"signal_{fingerprint[:8]}_"
+    fields = _fields(model, batches, request, names, prefix)
     deciding = {
         "losses": _called(request.losses),
         "measure": _called(request.measure),
         "modules": _called(request.modules),
+        **({} if request.max_length is None else {"max_length": request.max_length}),
     }
     made = {
         f.name: Provenance(
-            method=f"signals.{f.name}",
+            method=f"signals.{f.name.removeprefix(prefix)}",
             params={
                 **deciding,
-                **({"projection": request.projection} if f.name.startswith("grad_index") else {}),
+                **({"projection": request.projection} if f.name.startswith(f"{prefix}grad_index") else {}),
+                **({"target": _hashed(request.target)} if f.name == f"{prefix}grad_dot" else {}),
             },
             reads=list(batches.reads),
             model=fingerprint,
@@ -328,18 +386,23 @@ def _stored(model: nn.Module, batches: Batches, request: Request, names: Sequenc
         )
         for f in fields
     }
-    summing = any(name in STATISTICS for name in names)
-    kind = SummingPass if summing else LedgerPass
-    worker = Worker(kind, model, request, names, batches)
-    here = kind(model, replace(request, progress=None), names, batches)
+    kind = SummingPass if any(name in STATISTICS for name in names) else LedgerPass
+    travelling = replace(request, progress=None)
+    worker = Worker(kind, model, travelling, names, replace(batches, data=None), prefix)
+    here = kind(model, travelling, names, batches, prefix)
+    summed = {
+        **deciding,
+        "seed": request.seed,
+        "kfac": [request.fisher_labels, request.kfac_positions] if "kfac" in names else None,
+    }
     options: dict[str, Any] = {
         "reads": list(dict.fromkeys(["id", *batches.reads])),
         "writes": fields,
         "provenance": made,
-        "batch_size": WINDOW * batches.batch_size,
+        "batch_size": JOURNAL_WINDOW * batches.batch_size,
         "engine": request.engine,
-        "key_extra": f"signals of {fingerprint} for {', '.join(names)}",
-        "overwrite": request.overwrite,
+        "key_extra": f"signals of {fingerprint} for {', '.join(names)} by {summed}",
+        "overwrite": request.overwrite or not request.store,
         "progress": request.progress,
     }
     if request.engine == "local":
@@ -349,16 +412,19 @@ def _stored(model: nn.Module, batches: Batches, request: Request, names: Sequenc
         done = run_pass(ledger, worker, **options)
         if isinstance(here, SummingPass) and done.state is not None:
             here.load_state(done.state)
-    columns = {f.name: ledger.array(f.name) for f in fields}
-    return Signals(ledger.ids, columns, statistics_of(model, here.needs))
+    columns = {f.name.removeprefix(prefix): ledger.array(f.name) for f in fields}
+    if fields and not request.store:
+        ledger.drop([f.name for f in fields])
+    factors = fitted_factors(model, request, here.needs)
+    return Signals(ledger.ids, columns, statistics_of(model, here.needs), factors=factors)
 
 
-def _fields(model: nn.Module, batches: Batches, request: Request, names: Sequence[str]) -> list[pa.Field]:
+def _fields(model: nn.Module, batches: Batches, request: Request, names: Sequence[str], prefix: str) -> list[pa.Field]:
     """The Arrow fields of the columns, learnt from a batch of two rows."""
     import pyarrow as pa
 
     rows = next(iter(batches.windows())).slice(0, 2)
-    trial = LedgerPass(model, request, [name for name in names if name not in STATISTICS], batches)
+    trial = LedgerPass(model, request, [name for name in names if name not in STATISTICS], batches, prefix)
     with trial.run:
         columns = trial(rows)
     return [pa.field(name, _arrow_type(values)) for name, values in columns.items()]
@@ -382,6 +448,17 @@ def _arrow(values: Any, order: np.ndarray) -> Any:
     return pa.array([values[i] for i in order], type=pa.list_(pa.float32()))
 
 
+def _hashed(target: Sequence[Mapping[str, torch.Tensor]]) -> str:
+    """16 hexadecimal digits of the gradients of a target: columns of different ones are never mistaken."""
+    digest = blake2b(digest_size=8)
+    for one in target:
+        for name, tensor in sorted(one.items()):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().double().contiguous().numpy().tobytes())
+        digest.update(b";")
+    return digest.hexdigest()
+
+
 def _called(function: Any) -> Any:
     """A caller's function, by name, for the record."""
     if function is None or isinstance(function, str):
@@ -399,7 +476,7 @@ def _with_influence(model: nn.Module, batches: Batches, request: Request, found:
     from datumwise.probe.ekfac import self_influence
 
     ledger = is_ledger(batches.data)
-    labels = request.fisher_labels or ("sampled" if request.losses is None else "gold")
+    labels = factor_labels(request.fisher_labels, request.losses)
     values = self_influence(
         model,
         batches.data if ledger else _Unnamed(batches),

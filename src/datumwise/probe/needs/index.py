@@ -20,6 +20,7 @@ __all__ = ["GradIndex", "Reduction", "reduction"]
 KIND = "sjlt-blocks-1"  # name of this projection, kept with an index
 SINGLE_RANK = 64  # at most, output side of layers with one position: forming W would cost tens of passes
 LARGE_RANK = 256  # both sides of layers larger than LARGE
+ROWS = 64  # rows normalised at a time
 LARGE = 1 << 22  # entries of W above which it is reduced before the sketch
 
 
@@ -78,6 +79,7 @@ class GradIndex(Need):
         self._z: Tensor | None = None
         self._n = 0
         self._begun = False
+        self._some: Tensor | None = None
         self._sides: dict[tuple[str, str], Tensor] = {}
 
     @property
@@ -180,6 +182,15 @@ class GradIndex(Need):
         z = self.rows()
         norm = torch.linalg.vector_norm(z, dim=1)
         check_finite(norm, ids, "gradient")
+        return {self.column: self._unit(z, norm).cpu().numpy(), f"{self.column}_norm": norm.float().cpu().numpy()}
+
+    def _unit(self, z: Tensor, norm: Tensor) -> Tensor:
+        """Rows of length 1 as float16; some at a time, in memory that is kept from batch to batch."""
+        length = norm.clamp_min(torch.finfo(z.dtype).tiny)[:, None]
         unit = torch.empty_like(z, dtype=torch.float16)
-        torch.div(z, norm.clamp_min(torch.finfo(z.dtype).tiny)[:, None], out=unit)
-        return {self.column: unit.cpu().numpy(), f"{self.column}_norm": norm.float().cpu().numpy()}
+        if self._some is None or (self._some.dtype, self._some.device) != (z.dtype, z.device):
+            self._some = z.new_empty(ROWS, self.sketch.length)
+        for start in range(0, len(z), ROWS):
+            at = slice(start, min(start + ROWS, len(z)))
+            unit[at] = torch.div(z[at], length[at], out=self._some[: at.stop - start])
+        return unit

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from datumwise.errors import ModelMismatch, NotFinite
 from datumwise.probe.gradient import Grad, Layer
 from datumwise.probe.losses import Forward
 from datumwise.probe.needs import Need
-from datumwise.probe.sketch import id_keys, mixed, uniform
+from datumwise.probe.sketch import mixed, uniform
 
 __all__ = ["KroneckerFactors", "OuterSum"]
 
@@ -227,7 +228,7 @@ class KroneckerFactors(Need):
         """Which of n T positions count, (N,) int64; None: all."""
         kept = counted
         if self.share < 1:
-            keys = torch.from_numpy(id_keys(self._ids)).to(device)
+            keys = torch.tensor([crc32(str(one).encode()) for one in self._ids], device=device)  # mixed below
             places = mixed(torch.arange(1, T + 1, device=device), DRAW ^ self.seed)
             drawn = uniform(mixed(keys[:, None] ^ places, DRAW ^ self.seed)) < self.share
             kept = drawn if kept is None else drawn & kept
