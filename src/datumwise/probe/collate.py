@@ -182,7 +182,7 @@ def collate_for(
     if collate is not None:
         return [column.name for column in ledger.columns if column.kind == "given"], collate
     label = roles.get("label")
-    if _causal(model) and (roles.get("text") or roles.get("response")):
+    if (_causal(model) and (roles.get("text") or roles.get("response"))) or not _classifies(model):
         label = None
     classes = None if label is None else _class_order(ledger, label, model)
     if roles.get("text") or roles.get("response"):
@@ -414,6 +414,13 @@ def _n_classes(model: Any) -> int | None:
         return getattr(config, "num_labels", None)
     widths = [module.out_features for module in model.modules() if hasattr(module, "out_features")]
     return int(widths[-1]) if widths else None
+
+
+def _classifies(model: Any) -> bool:
+    """Whether labels are the model's business: not where a transformers model has no head for them."""
+    if not hasattr(getattr(model, "config", None), "num_labels"):
+        return True
+    return any("Classification" in type(part).__name__ for part in model.modules())
 
 
 def _causal(model: Any) -> bool:

@@ -10,6 +10,7 @@ into finished per-datapoint gradients of its scale and shift. Register one for a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -33,7 +34,7 @@ ATTENTION = "nn.MultiheadAttention uses its weights directly; write it with Line
 _READERS: dict[type[nn.Module], Reader] = {}
 
 
-class Reader:
+class Reader(ABC):
     """How one class of modules is read. Subclass and register with :func:`layer`."""
 
     kind = "linear"
@@ -41,14 +42,15 @@ class Reader:
     vectors: tuple[str, ...] = ("bias",)
     transposed = False
 
+    @abstractmethod
     def shape(self, module: Any) -> tuple[int, int] | None:
         """``(o, i)`` of the matrix, None if the module has none."""
-        raise NotImplementedError
 
     def single(self, module: Any, x: Tensor) -> bool:
         """Whether each datapoint has one position, by the rank of the input."""
         return False
 
+    @abstractmethod
     def read(self, module: Any, x: Tensor, g: Tensor, n: int, wanted: Collection[str]) -> Read:
         """One use.
 
@@ -69,7 +71,6 @@ class Reader:
         (Outer, Lookup or None, dict of attribute to Tensor (n, numel))
             The use of the matrix and the gradients of the vectors.
         """
-        raise NotImplementedError
 
 
 def layer(*classes: type[nn.Module]) -> Callable[[type[Reader]], type[Reader]]:
@@ -190,9 +191,9 @@ class Normalisation(Reader):
     def shape(self, module: Any) -> None:
         return None
 
+    @abstractmethod
     def normalised(self, module: Any, x: Tensor) -> Tensor:
         """x_hat, of the shape of x."""
-        raise NotImplementedError
 
     def channels_last(self, module: Any, x: Tensor) -> Tensor:
         """``x`` as (n, positions, channels): the channels are the trailing dimensions of the scale."""

@@ -38,6 +38,7 @@ __all__ = ["audit"]
 RANDOM_SETS = 20  # as large as the cleaned set
 LARGE, RANDOM_SETS_LARGE = 20_000, 5  # training rows from which on fewer are drawn
 SECOND = {"nearest neighbour": ("logistic regression", "ridge regression")}  # shown beside the primary learner
+AGREEMENT = 0.8  # share of labels below which a sentence warns of the models that judge them
 VERSIONS = ("datumwise", "numpy", "scikit-learn", "pylance", "torch", "transformers")
 
 
@@ -129,7 +130,8 @@ def audit(
     with steps("write", "map and columns") as done:
         _write(ledger, subject, found, signals, model, seed, folds)
         done(f"{ledger.path.name} (version {ledger.refresh().version})")
-    _record(ledger, replace(subject, limits=subject.limits + cut), found, proof, steps, command, source is None)
+    limits = (*_disagreement(signals), *cut, *subject.limits)
+    _record(ledger, replace(subject, limits=limits), found, proof, steps, command, source is None)
     return read_audit(ledger.refresh())
 
 
@@ -255,6 +257,19 @@ def _on_rows(subject: Subject, estimator: Any) -> Any:
 
 def _is_estimator(model: Any) -> bool:
     return hasattr(model, "fit") and hasattr(model, "get_params")
+
+
+def _disagreement(signals: Mapping[str, Any]) -> tuple[str, ...]:
+    """A sentence where the models that were asked are too weak to judge labels, or none."""
+    if "probs" not in signals:
+        return ()
+    agreed = float((signals["probs"].argmax(1) == signals["labels"]).mean())
+    if agreed >= AGREEMENT:
+        return ()
+    return (
+        f"The models that were asked agree with only {agreed:.0%} of the labels, so their doubts say as much about them as "
+        "about the labels: name a better one (--model).",
+    )
 
 
 def _prove(subject: Subject, found: Suspects, model: Any, primary: str, seed: int, steps: Steps) -> Proof:

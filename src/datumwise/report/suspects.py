@@ -138,9 +138,9 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
         words = f"highest {HARD_SHARE:.0%} without another finding"
         rules["hard"] = Rule(name, HARDNESS[name], words, least if np.isfinite(least) else float("nan"))
     if "memorization" in scores:
-        wrong = flags["label_error"]
-        flags["memorised"] = (scores["memorization"] > MEMORISED) & ~wrong
-        words = f"seen minus unseen over {MEMORISED:g}, and no label error"
+        gone = flags["label_error"] | flags["outlier"]
+        flags["memorised"] = (scores["memorization"] > MEMORISED) & ~gone
+        words = f"seen minus unseen over {MEMORISED:g}, and neither label error nor outlier"
         rules["memorised"] = Rule("memorization", "probability of the given label, seen minus unseen", words, MEMORISED)
     if "zlib_ratio" in scores:
         high = score.outlier_threshold(_known(scores["zlib_ratio"]))
