@@ -10,7 +10,7 @@ ARGS ?=
 .PHONY: audit test assets lint docs picture constraints clean
 
 audit: .venv/core
-	@$(BIN)/datumwise audit $(ARGS)
+	@$(BIN)/datumwise audit --open $(ARGS)
 
 test: .venv/full
 	@$(BIN)/python -m pytest

@@ -296,3 +296,22 @@ def test_interrupted_before_anything_was_written(capsys: pytest.CaptureFixture[s
     assert main(["ingest", "t.csv"]) == 130
     assert capsys.readouterr().err.startswith("interrupted: nothing was written\n")
     assert not Path("t.ledger").exists()
+
+
+@pytest.mark.parametrize(("screen", "terminal", "opened"), [("1", True, True), ("", True, False), ("1", False, False)])
+def test_the_page_is_opened_only_where_somebody_sits_at_a_screen(
+    monkeypatch: pytest.MonkeyPatch, screen: str, terminal: bool, opened: bool
+) -> None:
+    import sys
+    import webbrowser
+
+    from datumwise.cli.audit import show
+
+    asked: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: asked.append(address) or True)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", screen)
+    assert show(Path("a b.html")) is opened
+    assert [one.endswith("/a%20b.html") for one in asked] == [True] * opened

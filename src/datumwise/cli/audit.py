@@ -42,6 +42,7 @@ def audit(
     fail_on: list[str] | None = None,
     budget: str | None = None,
     plan: bool = False,
+    open: bool = False,
     common: Common = Common(),  # noqa: B008 - a frozen dataclass
 ) -> Outcome:
     """Say what is wrong with which datapoint, and whether removing it helps.
@@ -86,6 +87,8 @@ def audit(
         Stop after this time (90s, 5m, 1.5h); what is done is kept.
     plan
         Print the passes and stop.
+    open
+        Open the page in the browser, where there is a screen.
     """
     from datumwise.readers.open_source import is_ledger_path, refuse_unreadable
     from datumwise.readers.to_ledger import ledger_path
@@ -134,6 +137,8 @@ def audit(
         )
         results = checked(checks, found)
         write_page(found, page)
+        if open:
+            show(page)
     except BudgetSpent:
         return interrupted(stage, path, because=f"stopped after {budget}")
     except KeyboardInterrupt:
@@ -184,6 +189,15 @@ def report(
         facts={**audit_facts(found, page=page, checks=[]), "command": "report"},
         lines=lambda to: [f"  report  {shown_path(page)}", f"  {found.verdict}"],
     )
+
+
+def show(page: Path) -> bool:
+    """Open a page in the user's browser; False where nobody sits at a screen."""
+    import os
+    import webbrowser
+
+    screen = sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return screen and sys.stdout.isatty() and webbrowser.open(page.resolve().as_uri())
 
 
 def _told(common: Common) -> bool:
