@@ -325,3 +325,4 @@ def test_a_checkpoint_is_loaded_for_what_it_was_saved_as(tmp_path):
     transformers.ViTModel(vit).save_pretrained(tmp_path / "encoder")
     assert type(load_model(tmp_path / "classifier")[0]).__name__ == "ViTForImageClassification"
     assert _saved_as(str(tmp_path / "encoder"), {}) == "encoder"
+    assert _saved_as(str(tmp_path), {"gguf_file": "model.gguf"}) == "causal-lm"

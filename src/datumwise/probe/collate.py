@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -537,7 +537,7 @@ def load_model(name_or_path: str | Path, task: str | None = None) -> tuple[Any, 
         raise SourceError(f"folder {path} holds no model (config.json)", remedy="save one with save_pretrained")
     try:
         task = task or _saved_as(path, options)
-        with _no_bars():
+        with _no_bars(gguf=bool(options)):
             model = getattr(transformers, TASKS[task]).from_pretrained(path, dtype=torch.float32, **options)
         if task == "image-classification":
             return model.eval(), _image_processor(path)
@@ -551,7 +551,9 @@ def load_model(name_or_path: str | Path, task: str | None = None) -> tuple[Any, 
 
 
 def _saved_as(path: str, options: dict[str, Any]) -> str:
-    """The task that a checkpoint's architecture is for."""
+    """The task that a checkpoint's architecture is for; a GGUF file, which does not say, is a causal language model."""
+    if options:
+        return "causal-lm"
     import transformers
 
     named = (transformers.AutoConfig.from_pretrained(path, **options).architectures or [""])[0]
@@ -565,14 +567,15 @@ def _saved_as(path: str, options: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
-    """Without transformers' own progress bars, which would run into ours."""
+def _no_bars(*, gguf: bool) -> Iterator[None]:
+    """Without transformers' own progress bars, which would run into ours; that of GGUF files heeds no setting."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        yield
+        with redirect_stderr(io.StringIO()) if gguf else nullcontext():
+            yield
     finally:
         if shown:
             logging.enable_progress_bar()
