@@ -513,7 +513,7 @@ def test_only_what_requires_a_gradient_is_captured() -> None:
 
 def test_unknown_modules_have_no_reader() -> None:
     assert reader_of(nn.Bilinear(2, 2, 2)) is None
-    assert reader_of(nn.Conv2d(1, 1, 1)) is not None
+    assert reader_of(nn.Conv2d(2, 3, (1, 4))).shape(nn.Conv2d(2, 3, (1, 4))) == (3, 8)
 
 
 def test_no_warning_is_given_on_the_way() -> None:

@@ -190,3 +190,25 @@ def test_bad_input_is_refused_in_one_sentence(labels, probs, rule, error, says):
     with pytest.raises(error, match=says) as refusal:
         find_label_issues(labels, probs, rule)
     assert "\n" not in str(refusal.value)
+
+
+def test_calibrated_margin_finds_more_flips_of_digits_at_little_cost_in_precision():
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.neighbors import KNeighborsClassifier
+
+    X, y = load_digits(return_X_y=True)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    measured = {"prune_by_noise_rate": [], "calibrated_margin": []}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        wrong = rng.random(len(y)) < 0.12
+        labels = np.where(wrong, (y + rng.integers(1, 10, len(y))) % 10, y)
+        voters = KNeighborsClassifier(10, weights="distance")
+        probs = cross_val_predict(voters, X, labels, cv=folds, method="predict_proba")
+        for rule, rows in measured.items():
+            found = find_label_issues(labels, probs, rule)
+            rows.append([np.mean(found[wrong]), np.mean(wrong[found])])
+    (recall, precision), (ours_recall, ours_precision) = (np.mean(rows, axis=0) for rows in measured.values())
+    assert ours_recall > recall + 0.04  # 0.976 against 0.912
+    assert ours_precision > precision - 0.03  # 0.948 against 0.963

@@ -25,7 +25,7 @@ from datumwise.errors import UnknownName
 
 __all__ = ["LEARNERS", "default_prober", "learner", "learner_name"]
 
-TREES = 200  # trees of a forest: probabilities change by less than 0.01 beyond
+TREES = 200  # of a forest
 NEIGHBOURS = 10  # votes of the prober's nearest-neighbour half
 
 

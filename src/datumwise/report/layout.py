@@ -9,7 +9,7 @@ from datumwise.probe.neighbours import neighbours
 
 __all__ = ["layout"]
 
-ANCHORS = 2_500  # datapoints that t-SNE places; its time grows with their number, its picture hardly changes
+ANCHORS = 2_500  # datapoints that t-SNE places itself: its time grows with their number
 NEAREST = 5  # anchors whose mean places any other datapoint
 PERPLEXITY = 30.0
 

@@ -9,9 +9,10 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from datumwise.report.page import CELL, clip, count, figure, gain, percent, range_of
+from datumwise.report.page import CELL, clip, count, figure, percent, range_of
 from datumwise.report.result import Audit, Evidence, Finding, Interval, Proof, ProofCard
 from datumwise.report.sprite import PIXEL_ART, thumbnail
+from datumwise.report.verdict import signed
 
 __all__ = ["audit_html", "audit_text", "findings_html", "findings_text", "proof_html", "proof_text"]
 
@@ -76,7 +77,7 @@ def proof_html(proof: Proof) -> str:
         )
         parts.append(
             f"<p><strong>{_html(card.learner)}</strong>: {_html(card.verdict)}, "
-            f"cleaned − random {gain(card.cleaned_minus_random.value, proof.metric)}{_unit(proof)} "
+            f"cleaned − random {signed(card.cleaned_minus_random.value, proof.metric)}{_unit(proof)} "
             f"({range_of(card.cleaned_minus_random, proof.metric)})</p><table><tbody>{rows}</tbody></table>"
         )
     return _box("".join(parts))
@@ -122,8 +123,8 @@ def proof_text(proof: Proof) -> str:
             lines.append(f"    {row.name:<8} {row.n:>9,}  {value:>6}  [{_inner(row.score, proof)}]")
         difference = card.cleaned_minus_random
         lines.append(
-            f"    cleaned - random   {gain(difference.value, proof.metric)}{_unit(proof)}  "
-            f"[{gain(difference.low, proof.metric)}, {gain(difference.high, proof.metric)}]   {card.verdict}"
+            f"    cleaned - random   {signed(difference.value, proof.metric)}{_unit(proof)}  "
+            f"[{signed(difference.low, proof.metric)}, {signed(difference.high, proof.metric)}]   {card.verdict}"
         )
     return "\n".join(lines)
 

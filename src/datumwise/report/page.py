@@ -29,11 +29,12 @@ from datumwise.report.charts import (
 )
 from datumwise.report.result import Audit, Evidence, Interval
 from datumwise.report.sprite import BYTE_LIMIT, Sprite, make_sprite
+from datumwise.report.verdict import signed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["clip", "count", "render", "signed", "write_page"]
+__all__ = ["clip", "count", "render", "write_page"]
 
 PAGE_LIMIT = 3_000_000  # bytes of the whole file
 EXCERPT = 240  # characters of a text
@@ -189,20 +190,6 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f}%".replace("-", "−") if math.isfinite(fraction) else "not known"
 
 
-def signed(value: float, digits: int = 1, scale: float = 100.0) -> str:
-    """A difference with its sign, in points (hundredths) unless ``scale`` is 1; a true minus sign.
-
-    Examples
-    --------
-    >>> signed(0.04), signed(-0.008), signed(-0.0001), signed(-0.031, 3, 1.0)
-    ('+4.0', '−0.8', '0.0', '−0.031')
-    """
-    if not math.isfinite(value):
-        return "not known"
-    text = f"{scale * value:+.{digits}f}"
-    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
-
-
 def figure(value: float, metric: str) -> str:
     """A score as its metric is written: accuracy as a percentage, R² with three decimals."""
     if metric == "accuracy":
@@ -210,14 +197,9 @@ def figure(value: float, metric: str) -> str:
     return f"{value:.3f}".replace("-", "−") if math.isfinite(value) else "not known"
 
 
-def gain(value: float, metric: str) -> str:
-    """A difference of scores without its unit: points of accuracy with one decimal, R² with three."""
-    return signed(value) if metric == "accuracy" else signed(value, 3, 1.0)
-
-
 def range_of(interval: Interval, metric: str) -> str:
     """The ends of an interval of differences, in words."""
-    return f"{gain(interval.low, metric)} to {gain(interval.high, metric)}"
+    return f"{signed(interval.low, metric)} to {signed(interval.high, metric)}"
 
 
 @cache
@@ -232,7 +214,7 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
     )
     environment.filters |= {"clip": clip, "percent": percent}
-    environment.globals |= {"count": count, "figure": figure, "gain": gain, "range_of": range_of}
+    environment.globals |= {"count": count, "figure": figure, "gain": signed, "range_of": range_of}
     return environment
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from datumwise.evaluate.removal import Interval, Proof, ProofCard
 
 __all__ = ["change", "signed", "verdict"]
@@ -10,16 +12,17 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def signed(value: float, metric: str) -> str:
-    """A difference with its sign: points of accuracy, or hundredths of R².
+    """A difference with its sign and a true minus: points of accuracy with one decimal, R² with three; zero has no sign.
 
     Examples
     --------
-    >>> signed(0.04, "accuracy"), signed(-0.008, "accuracy"), signed(0.123, "R²"), signed(0.0, "R²")
-    ('+4.0', '\N{MINUS SIGN}0.8', '+0.123', '0.000')
+    >>> signed(0.04, "accuracy"), signed(-0.008, "accuracy"), signed(-0.0001, "accuracy"), signed(-0.031, "R²")
+    ('+4.0', '\N{MINUS SIGN}0.8', '0.0', '\N{MINUS SIGN}0.031')
     """
-    digits, scale = (1, 100) if metric == "accuracy" else (3, 1)
-    rounded = round(scale * value, digits)
-    return f"{rounded:+.{digits}f}".replace("-", MINUS) if rounded else f"{0:.{digits}f}"
+    if not math.isfinite(value):
+        return "not known"
+    text = f"{100 * value:+.1f}" if metric == "accuracy" else f"{value:+.3f}"
+    return text.replace("-", MINUS) if float(text) else text.lstrip("+-")
 
 
 def change(difference: Interval, metric: str) -> str:

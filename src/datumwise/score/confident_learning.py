@@ -68,7 +68,9 @@ def find_label_issues(
 
         The calibrated C counts also the errors among datapoints that the model is unsure of, and one ranking
         over all classes picks them better than one for every pair of classes: on digits with 12 % flips the
-        last rule finds 98 % of the flips where ``prune_by_noise_rate`` finds 89 %, at the same precision.
+        last rule finds more of the flips than ``prune_by_noise_rate`` (recall 0.98 against 0.91) at little
+        cost in precision (0.95 against 0.96); tests/score/test_confident_learning.py measures it. With a model
+        that is often wrong it flags too many.
         Except by ``low_self_confidence`` and ``low_normalized_margin``, no datapoint is flagged whose label
         is the most probable class to within 1e-6.
     min_examples_per_class : int, default 1
