@@ -105,3 +105,12 @@ def test_likelihoods_tell_unlikely_and_memorised_texts_and_nan_is_never_a_findin
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_removed_or_kept_on_purpose(kind):
     assert kind.removed == (kind.key in ("label_error", "near_duplicate", "outlier"))
+
+
+def test_the_near_duplicate_column_is_the_declared_score():
+    from datumwise.score.declare import find
+
+    signals = _signals()
+    found = suspects(signals, metric="euclidean")
+    declared = find("near_duplicate").function(signals["embedding"], metric="euclidean")
+    np.testing.assert_array_equal(found.scores["near_duplicate"], declared)

@@ -122,6 +122,7 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
     doubt = scores.get("label_error", scores.get("label_error_regression", np.zeros(n)))
     copies = score.near_duplicates(signals["embedding"], metric=metric, priority=-doubt)
     flags["near_duplicate"] = copies.flag
+    scores["near_duplicate"] = copies.score  # the declared score, of neighbours that are looked up already
     copy_of = _copy_of(copies.groups, copies.kept)
     words = f"nearer than {copies.radius:.3g} and out of proportion to its own neighbourhood"
     rules["near_duplicate"] = Rule("near_duplicate", "distance to the nearest neighbour", words)
@@ -152,7 +153,7 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
 
 # declared scores that an audit computes, each where the signals it needs are at hand
 SCORES = (
-    "label_error", "normalized_margin", "el2n", "loss", "memorization", "label_error_regression", "near_duplicate",
+    "label_error", "normalized_margin", "el2n", "loss", "memorization", "label_error_regression",
     "outlier_knn", "mean_nll", "zlib_ratio",
 )  # fmt: skip
 
