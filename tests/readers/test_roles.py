@@ -76,3 +76,20 @@ def test_a_column_that_cannot_have_its_role_is_refused() -> None:
         settled({"a": [1.0], "e": [[1.0]]}, features=["a", "e"])
     with pytest.raises(SchemaMismatch, match="no text, picture or feature"):
         settled({"id": ["a"], "label": ["x"]})
+
+
+@pytest.mark.parametrize("names", [("prompt", "response"), ("instruction", "response"), ("question", "answer")])
+def test_columns_named_so_are_prompt_and_response(names: tuple[str, str]) -> None:
+    prompt, response = names
+    assert settled({prompt: LONG, response: LONG}) == {"prompt": prompt, "response": response}
+
+
+def test_a_named_text_wins_over_a_pair_and_a_named_pair_over_a_text() -> None:
+    columns = {"prompt": LONG, "response": LONG, "text": LONG}
+    assert settled(columns, text="text") == {"text": "text"}
+    assert settled(columns, prompt="text", response="response") == {"prompt": "text", "response": "response"}
+
+
+def test_a_prompt_without_a_response_is_refused() -> None:
+    with pytest.raises(SchemaMismatch, match=r"a prompt column was named and no response column: give response= too"):
+        settled({"q": LONG, "a": LONG}, prompt="q")

@@ -9,7 +9,7 @@ from sklearn.datasets import load_iris, make_regression
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from datumwise import probe
-from datumwise.errors import ColumnExists, LabelError, SchemaMismatch, UnknownName
+from datumwise.errors import ColumnExists, LabelError, ModelMismatch, SchemaMismatch, UnknownName
 from datumwise.ledger import create_ledger
 from datumwise.score import declare, el2n, label_error, memorization, plan, run, score
 from datumwise.score.knn_shapley import knn_shapley_crossed
@@ -232,3 +232,16 @@ def test_a_new_score_needs_nothing_but_its_declaration(ledger, monkeypatch):
     found = run(ledger, LogisticRegression(), "doubt", power=2.0)
     assert ledger.provenance("doubt").params["power"] == 2.0
     assert ((found["doubt"] >= 0) & (found["doubt"] <= 1)).all()
+
+
+def test_scores_of_the_data_alone_need_no_model(ledger):
+    found = run(ledger, names=["outlier_knn"])
+    assert found.version == ledger.version
+    assert ledger.provenance("outlier_knn").model == "none"
+    assert np.isfinite(found["outlier_knn"]).all()
+
+
+def test_what_only_a_model_can_say_is_refused_without_one(ledger):
+    with pytest.raises(ModelMismatch, match="'el2n' needs probs, which only a model can say: pass a model"):
+        run(ledger, names=["outlier_knn", "el2n"])
+    assert "outlier_knn" not in ledger.refresh().schema.names

@@ -26,6 +26,8 @@ def audit(
     *,
     label: str | None = None,
     text: str | None = None,
+    prompt: str | None = None,
+    response: str | None = None,
     image: str | None = None,
     id: str | None = None,
     features: list[str] | None = None,
@@ -55,6 +57,10 @@ def audit(
         Column of classes.
     text
         Column of text.
+    prompt
+        Column of prompts, for pairs of prompt and response.
+    response
+        Column of responses.
     image
         Column of pictures (bytes or paths).
     id
@@ -100,6 +106,8 @@ def audit(
     roles: dict[str, Any] = {
         "label": label,
         "text": text,
+        "prompt": prompt,
+        "response": response,
         "image": image,
         "id": id,
         "features": names_of(features),

@@ -22,6 +22,8 @@ def ingest(
     *,
     label: str | None = None,
     text: str | None = None,
+    prompt: str | None = None,
+    response: str | None = None,
     image: str | None = None,
     id: str | None = None,
     features: list[str] | None = None,
@@ -43,6 +45,10 @@ def ingest(
         Column of classes.
     text
         Column of text.
+    prompt
+        Column of prompts, for pairs of prompt and response.
+    response
+        Column of responses.
     image
         Column of pictures (bytes or paths).
     id
@@ -70,6 +76,8 @@ def ingest(
             source,
             label=label,
             text=text,
+            prompt=prompt,
+            response=response,
             image=image,
             id=id,
             features=names_of(features),

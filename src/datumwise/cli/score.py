@@ -22,7 +22,7 @@ def score(
     /,
     *,
     names: list[str],
-    model: str,
+    model: str | None = None,
     folds: int = 5,
     seed: int = 0,
     engine: Literal["local", "ray"] = "local",
@@ -40,6 +40,7 @@ def score(
         Scores, with commas: label_error,el2n. `datumwise methods` lists them.
     model
         A learner by name (logistic-regression), a joblib file, a transformers folder, or module:attribute.
+        Scores of the data alone (ttr, flesch_reading_ease, outlier_knn) need none.
     folds
         Folds of the cross-validation of a scikit-learn estimator.
     seed
@@ -58,7 +59,7 @@ def score(
     opened = open_ledger(ledger)
     wanted = names_of(names) or []
     stage = StageLines(surface(sys.stderr), quiet=common.quiet or common.json, budget=Budget(seconds_of(budget)))
-    loaded, options = load_model(model, task=opened.task, seed=seed)
+    loaded, options = (None, {}) if model is None else load_model(model, task=opened.task, seed=seed)
     if plan:
         planned = run(opened, loaded, wanted, folds=folds, seed=seed, engine=engine, plan_only=True, **options)
         facts = {"command": "score", "plan": str(planned).splitlines(), "ran": False}

@@ -20,6 +20,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, OneHotEncoder, StandardScaler
 
 from datumwise.errors import EmptyData, NotFinite, SchemaMismatch, name_some
+from datumwise.probe.given import text_columns, texts
 
 if TYPE_CHECKING:
     from datumwise.ledger import Ledger
@@ -80,9 +81,9 @@ def features(ledger: Ledger, *, left_out: Sequence[str] = ()) -> Features:
     roles = ledger.roles
     if roles.get("image"):
         return _images(ledger, roles["image"])
-    if roles.get("text"):
-        texts = [str(t or "") for t in ledger.table([roles["text"]])[roles["text"]].to_pylist()]
-        return Features("text", ledger.ids, np.asarray(texts, object), _text_transform(), (roles["text"],))
+    columns = text_columns(ledger)
+    if columns:
+        return Features("text", ledger.ids, np.asarray(texts(ledger), object), _text_transform(), tuple(columns))
     named = roles.get("features") or ()
     named = [named] if isinstance(named, str) else named
     return _table(ledger, [name for name in named if name not in left_out])

@@ -55,7 +55,7 @@ def checked(
     """
     features = roles.get("features", [])
     watched = dict.fromkeys([features] if isinstance(features, str) else features, "feature")
-    for role in ("text", "label"):
+    for role in ("text", "response", "label"):
         if role in roles:
             watched[roles[role]] = role
     label = Label(roles["label"], name, task) if "label" in roles else None

@@ -101,7 +101,8 @@ def as_stored(asked: Asked, changed: Mapping[str, str]) -> Asked:
     """
     stored = {old: new for new, old in changed.items()}
     roles: dict[str, Any] = {
-        role: _translated(getattr(asked, role), stored) for role in ("label", "text", "image", "id", "features")
+        role: _translated(getattr(asked, role), stored)
+        for role in ("label", "text", "prompt", "response", "image", "id", "features")
     }
     return replace(asked, **roles)
 

@@ -19,6 +19,7 @@ __all__ = ["Asked", "refuse_unknown", "settle_roles"]
 
 LABEL_NAMES = ("label", "target", "y")
 TEXT_NAMES = ("text",)
+PAIR_NAMES = (("prompt", "response"), ("prompt", "completion"), ("instruction", "response"), ("question", "answer"))
 IMAGE_NAMES = ("image",)
 CATEGORIES = 100  # a text column with at most this many different values in its first rows is a category
 TASKS = ("classification", "regression")
@@ -30,6 +31,8 @@ class Asked:
 
     label: str | None = None
     text: str | None = None
+    prompt: str | None = None
+    response: str | None = None
     image: str | None = None
     id: str | None = None
     features: str | Sequence[str] | None = None
@@ -54,8 +57,8 @@ def settle_roles(asked: Asked, schema: pa.Schema, head: pa.Table, *, name: str, 
     Returns
     -------
     dict
-        Some of ``id``, ``label``, ``text``, ``image`` (column names) and ``features`` (a list of columns,
-        or one column of vectors).
+        Some of ``id``, ``label``, ``text``, ``prompt`` and ``response``, ``image`` (column names) and
+        ``features`` (a list of columns, or one column of vectors).
 
     Raises
     ------
@@ -68,10 +71,13 @@ def settle_roles(asked: Asked, schema: pa.Schema, head: pa.Table, *, name: str, 
     refuse_unknown(asked, schema, name=name)
     features = [asked.features] if isinstance(asked.features, str) else asked.features
     roles: dict[str, Any] = {}
+    pair = _pair(asked, schema)
     for role, found in (
         ("id", asked.id or given.get("id") or _one_of(("id",), schema)),
         ("label", asked.label or given.get("label") or _label(schema, name)),
-        ("text", asked.text or given.get("text") or _one_of(TEXT_NAMES, schema, _is_text)),
+        ("text", asked.text or (None if pair else given.get("text") or _one_of(TEXT_NAMES, schema, _is_text))),
+        ("prompt", pair and pair[0]),
+        ("response", pair and pair[1]),
         ("image", asked.image or given.get("image") or _picture(schema)),
     ):
         if found:
@@ -81,7 +87,7 @@ def settle_roles(asked: Asked, schema: pa.Schema, head: pa.Table, *, name: str, 
         roles["features"] = _as_role(list(features), schema)
     elif "features" in given:
         roles["features"] = given["features"]
-    elif "text" not in roles and "image" not in roles:
+    elif not {"text", "response", "image"} & set(roles):
         roles |= _made_of(schema, head, roles, name)
     return roles
 
@@ -99,7 +105,7 @@ def refuse_unknown(asked: Asked, schema: pa.Schema, *, name: str) -> None:
             f"there is no task {asked.task!r} ({', '.join(TASKS)})",
             remedy=f"did you mean task={guess!r}?" if guess else None,
         )
-    for role in ("label", "text", "image", "id"):
+    for role in ("label", "text", "prompt", "response", "image", "id"):
         _refuse_unknown(getattr(asked, role), role, schema, name)
     features = [asked.features] if isinstance(asked.features, str) else asked.features
     for column in features or ():
@@ -125,6 +131,8 @@ def _refuse_unfit(roles: Mapping[str, Any], schema: pa.Schema) -> None:
             "a column of classes or numbers",
         ),
         ("text", _is_text, "a column of text"),
+        ("prompt", _is_text, "a column of text"),
+        ("response", _is_text, "a column of text"),
         ("id", lambda kind: not pat.is_nested(kind), "a column of text or whole numbers"),
     ):
         column = roles.get(role)
@@ -150,6 +158,22 @@ def _label(schema: pa.Schema, name: str) -> str | None:
 def _one_of(names: Sequence[str], schema: pa.Schema, fits: Any = None) -> str | None:
     found = [c for c in schema.names if c.casefold() in names and (fits is None or fits(schema.field(c).type))]
     return found[0] if len(found) == 1 else None
+
+
+def _pair(asked: Asked, schema: pa.Schema) -> tuple[str, str] | None:
+    """Columns of prompts and responses: as asked, or two of text that are called so."""
+    if asked.prompt and asked.response:
+        return asked.prompt, asked.response
+    if asked.prompt or asked.response:
+        lone, other = ("prompt", "response") if asked.prompt else ("response", "prompt")
+        raise SchemaMismatch(f"a {lone} column was named and no {other} column", remedy=f"give {other}= too (--{other})")
+    if asked.text:
+        return None
+    for names in PAIR_NAMES:
+        found = [_one_of((name,), schema, _is_text) for name in names]
+        if found[0] and found[1]:
+            return found[0], found[1]
+    return None
 
 
 def _picture(schema: pa.Schema) -> str | None:

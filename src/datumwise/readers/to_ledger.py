@@ -30,6 +30,8 @@ def ingest(
     *,
     label: str | None = None,
     text: str | None = None,
+    prompt: str | None = None,
+    response: str | None = None,
     image: str | None = None,
     id: str | None = None,
     features: str | Sequence[str] | None = None,
@@ -52,10 +54,11 @@ def ingest(
         pictures ``root/class/*.png``, a folder of ``datasets.save_to_disk``, a ledger; or a pandas or
         polars data frame, an Arrow table or reader, a dict of arrays, ``(X, y)``, an array (n, d), a
         scikit-learn bunch, a Hugging Face `Dataset`, a `Ledger` (returned as it is).
-    label, text, image, id : str, optional
+    label, text, prompt, response, image, id : str, optional
         Columns of that role, by their names in the source (a name that a ledger cannot hold, such as
         ``petal.width``, is stored as ``petal_width`` and noted in ``ledger.metadata["renamed"]``). Found by
-        themselves where unambiguous: columns named ``label``, ``target`` or ``y``; ``text``; ``image``;
+        themselves where unambiguous: columns named ``label``, ``target`` or ``y``; ``text``; ``prompt`` and
+        ``response`` (or ``completion``), ``instruction`` and ``response``, ``question`` and ``answer``; ``image``;
         ``id``. Without an id, ids are hashes of the content.
     features : str or list of str, optional
         Columns of numbers and categories, or one column of vectors. Default, for tables: every column of
@@ -92,7 +95,7 @@ def ingest(
     from datumwise.readers import fingerprint
     from datumwise.readers.roles import Asked, refuse_unknown
 
-    asked = Asked(label=label, text=text, image=image, id=id, features=features, task=task)
+    asked = Asked(label=label, text=text, prompt=prompt, response=response, image=image, id=id, features=features, task=task)
     found, asked = _with_plain_names(found, asked)
     refuse_unknown(asked, found.schema, name=found.name)
     path = ledger_path(source, out=out, name=name, stem=found.stem)
@@ -144,6 +147,8 @@ def described(
     *,
     label: str | None = None,
     text: str | None = None,
+    prompt: str | None = None,
+    response: str | None = None,
     image: str | None = None,
     id: str | None = None,
     features: str | Sequence[str] | None = None,
@@ -161,7 +166,7 @@ def described(
     if is_ledger_path(source):
         ledger = _existing(source)
         return len(ledger), _kind(ledger.roles), ledger.task
-    asked = Asked(label=label, text=text, image=image, id=id, features=features, task=task)
+    asked = Asked(label=label, text=text, prompt=prompt, response=response, image=image, id=id, features=features, task=task)
     found, asked = _with_plain_names(open_source(source), asked)
     found, roles, batches, _ = _prepared(found, asked, None)
     rows = sum(batch.num_rows for batch in batches)
@@ -169,7 +174,7 @@ def described(
 
 
 def _kind(roles: dict[str, Any]) -> str:
-    return "images" if "image" in roles else "text" if "text" in roles else "table"
+    return "images" if "image" in roles else "text" if {"text", "response"} & set(roles) else "table"
 
 
 def _existing(source: Any) -> Ledger:
@@ -231,14 +236,14 @@ def _prepared(
     if not head.num_rows and not found.pictures_checked:
         raise EmptyData(f"{found.name} has no rows", remedy="give a source with at least one datapoint")
     roles = settle_roles(asked, schema, _plain_head(head, schema), name=found.name, given=found.roles)
-    text_wanted = [roles[role] for role in ("id", "text") if role in roles]
+    text_wanted = [roles[role] for role in ("id", "text", "prompt", "response") if role in roles]
     if found.retyped and any(not pa.types.is_string(schema.field(column).type) for column in text_wanted):
         found = found.retyped(text_wanted)
         schema = plain_schema(found.schema)
         head, stream = _head(found)
     vectors = roles.get("features")
     for i, field in enumerate(schema):
-        if field.name in (roles.get("label"), roles.get("text")) and pa.types.is_temporal(field.type):
+        if field.name in map(roles.get, ("label", "text", "prompt", "response")) and pa.types.is_temporal(field.type):
             schema = schema.set(i, pa.field(field.name, pa.string()))
         if isinstance(vectors, str) and field.name == vectors and is_numeric_list(field.type):
             width = width_of(head.column(vectors))

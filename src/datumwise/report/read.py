@@ -11,6 +11,7 @@ import numpy as np
 
 from datumwise.errors import UnknownColumn
 from datumwise.evaluate import Interval, Proof, ProofCard, ProofRow
+from datumwise.probe.given import joined, text_columns
 from datumwise.report.result import Audit, Evidence, Finding, MapData, Pass, Planted
 from datumwise.report.suspects import KINDS
 from datumwise.report.verdict import verdict
@@ -87,7 +88,7 @@ def read_audit(ledger: Ledger) -> Audit:
 def _audited(ledger: Ledger) -> pa.Table:
     """Everything but pictures and texts, of the audited rows only."""
     roles = ledger.roles
-    heavy = {roles.get("image"), roles.get("text")}
+    heavy = {roles.get("image"), *text_columns(ledger)}
     names = [c.name for c in ledger.columns if c.name not in heavy]
     return ledger.table(names, where="cleaned IS NOT NULL").combine_chunks()
 
@@ -277,10 +278,16 @@ def _pictures(ledger: Ledger, ids: np.ndarray) -> Callable[[int], Any] | None:
 
 
 def _texts(ledger: Ledger, ids: np.ndarray) -> Callable[[int], str | None] | None:
-    column = ledger.roles.get("text")
-    if not column:
+    columns = text_columns(ledger)
+    if not columns:
         return None
-    return lambda row: ledger.take([ids[row]], [column])[column][0].as_py()
+
+    def text(row: int) -> str | None:
+        found = ledger.take([ids[row]], columns)
+        parts = [found[column][0].as_py() for column in columns]
+        return parts[0] if len(parts) == 1 else joined(parts[0] or "", parts[1] or "")
+
+    return text
 
 
 def _cells(ledger: Ledger, table: pa.Table, fact: dict[str, Any]) -> Callable[[int], list[tuple[str, str, float]]] | None:

@@ -20,6 +20,7 @@ import numpy as np
 from datumwise.errors import ColumnExists
 from datumwise.evaluate import Proof, removal_proof
 from datumwise.evaluate.removal import ProofCard
+from datumwise.probe.given import text_columns, texts
 from datumwise.probe.learners import default_prober, learner, learner_name
 from datumwise.progress import SILENT, Stage
 from datumwise.readers import ingest
@@ -47,6 +48,8 @@ def audit(
     *,
     label: str | None = None,
     text: str | None = None,
+    prompt: str | None = None,
+    response: str | None = None,
     image: str | None = None,
     id: str | None = None,
     features: str | Sequence[str] | None = None,
@@ -67,7 +70,7 @@ def audit(
     ----------
     source : path or object, optional
         Anything `datumwise.ingest` takes. Default: handwritten digits that ship, with faults planted and recorded.
-    label, text, image, id : str, optional
+    label, text, prompt, response, image, id : str, optional
         Columns of that role, where they do not go without saying (see `datumwise.ingest`).
     features : str or sequence of str, optional
         Columns that a learner of a table sees.
@@ -115,8 +118,8 @@ def audit(
             )
         else:
             ledger = ingest(
-                source, label=label, text=text, image=image, id=id, features=features, task=task, out=out,
-                overwrite=force, progress=steps.stage.progress,
+                source, label=label, text=text, prompt=prompt, response=response, image=image, id=id, features=features,
+                task=task, out=out, overwrite=force, progress=steps.stage.progress,
             )  # fmt: skip
         done(f"{len(ledger):,} rows -> {ledger.path.name}")
 
@@ -166,7 +169,7 @@ def _model_answers(
     from datumwise.probe.collate import load_model
 
     labelled = bool(ledger.roles.get("label"))
-    text = bool(ledger.roles.get("text"))
+    text = bool(text_columns(ledger))
     tokenizer = None
     if isinstance(model, str | Path):
         kind = ("encoder" if labelled else "causal-lm") if text else "image-classification"
@@ -196,9 +199,10 @@ def _cut_texts(ledger: Ledger, model: Any, tokenizer: Any, max_length: int | Non
     limit = max_length or context_length(model, tokenizer)
     if limit is None:
         return ()
-    column = ledger.roles["text"]
-    texts = (batch[column].to_pylist() for batch in ledger.batches([column]))
-    cut = sum(one.truncated for some in texts for one in encode_texts(tokenizer, some, limit))
+    columns = text_columns(ledger)
+    rows = (zip(*(batch[c].to_pylist() for c in columns), strict=True) for batch in ledger.batches(columns))
+    some_texts = ([row[0] if len(row) == 1 else row for row in some] for some in rows)
+    cut = sum(one.truncated for some in some_texts for one in encode_texts(tokenizer, some, limit))
     if not cut:
         return ()
     some, read = (f"{cut:,} text is", "was read") if cut == 1 else (f"{cut:,} texts are", "were read")
@@ -219,8 +223,7 @@ def _signals(
     signals = {name: values[train] for name, values in answers.items()}
     signals["embedding"] = subject.embedding[train]
     if "nll" in signals:
-        column = ledger.roles["text"]
-        signals["texts"] = [t or "" for t in ledger.table([column])[column].to_pylist()]
+        signals["texts"] = texts(ledger)
     if subject.task is None:
         if _is_estimator(model):
             refuse_not_fitting(model, None)
@@ -385,6 +388,8 @@ def _command(arguments: Mapping[str, Any]) -> str:
     for name in (
         "label",
         "text",
+        "prompt",
+        "response",
         "image",
         "id",
         "features",

@@ -10,6 +10,7 @@ import numpy as np
 from datumwise.errors import EmptyData, LabelError, ModelMismatch, NotFinite, UnknownColumn, name_some
 from datumwise.evaluate import held_out_split
 from datumwise.probe.features import Features, embed, features
+from datumwise.probe.given import COMPONENTS, text_columns
 from datumwise.score import near_duplicates
 
 if TYPE_CHECKING:
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Subject", "refuse_not_fitting", "refuse_small_classes", "subject_of"]
 
-COMPONENTS = {
-    "table": 64,
-    "images": 64,
-    "text": 128,
-}  # directions of the embedding that neighbours, map and proof see
 HELD_OUT = 0.25  # share held out for the proof, of at most
 HELD_OUT_LIMIT = 5_000  # datapoints
 
@@ -141,7 +137,7 @@ def _features(ledger: Ledger, vectors: np.ndarray | None, left_out: str | None) 
     from sklearn.preprocessing import StandardScaler
 
     if vectors is not None:
-        kind = "images" if ledger.roles.get("image") else "text" if ledger.roles.get("text") else "table"
+        kind = "images" if ledger.roles.get("image") else "text" if text_columns(ledger) else "table"
         return Features(kind, ledger.ids, np.asarray(vectors, np.float32), StandardScaler(), ())
     return features(ledger, left_out=[left_out] if left_out else [])
 

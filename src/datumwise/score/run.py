@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datumwise.errors import ColumnExists, DatumwiseError, SchemaMismatch, UnknownName
+from datumwise.errors import ColumnExists, DatumwiseError, ModelMismatch, SchemaMismatch, UnknownName
+from datumwise.probe.given import OF_THE_LEDGER, WITHOUT_MODEL
+from datumwise.probe.given import given as ledger_signals
 from datumwise.score.declare import Score, find, suggestion
 from datumwise.score.scores import Scores
 
@@ -24,8 +26,8 @@ EPOCHS = "logits_by_epoch"  # the one signal that checkpoints= is for
 
 def run(
     ledger: Ledger,
-    model: Any,
-    names: str | Sequence[str],
+    model: Any = None,
+    names: str | Sequence[str] = (),
     *,
     folds: int = 5,
     seed: int = 0,
@@ -41,8 +43,8 @@ def run(
     Parameters
     ----------
     ledger : Ledger
-    model : torch.nn.Module or scikit-learn estimator
-        Whatever `datumwise.probe.signals` takes.
+    model : torch.nn.Module or scikit-learn estimator, optional
+        Whatever `datumwise.probe.signals` takes. None: for scores of the data alone (texts, words, features).
     names : str or sequence of str
         Scores, see `datumwise.methods()`.
     folds : int, default 5
@@ -71,6 +73,8 @@ def run(
     ------
     UnknownName
         No such score, or a parameter that none of them takes.
+    ModelMismatch
+        A score needs what only a model can say, and there is none.
     ColumnExists
         A column of this name came with the data, or exists and ``overwrite`` is False. Nothing was computed.
     """
@@ -128,8 +132,8 @@ class Plan:
 
 def plan(
     ledger: Ledger,
-    model: Any,
-    names: str | Sequence[str],
+    model: Any = None,
+    names: str | Sequence[str] = (),
     *,
     folds: int = 5,
     seed: int = 0,
@@ -147,6 +151,8 @@ def plan(
     options, signal_options = _assigned(scores, {"folds": folds, "seed": seed}, parameters)
     needs = tuple(dict.fromkeys(need for entry in scores for need in entry.needs))
     asked = tuple(need for need in needs if need not in (signals or {}))
+    if model is None:
+        _refuse_without_model(scores, asked)
     passes = _passes(model, ledger, asked, folds, signal_options) if asked else "none: all is known"
     return Plan(scores, needs, asked, options, signal_options, passes)
 
@@ -205,7 +211,21 @@ def _refuse_parameter(name: str, known: Any, whose: str) -> None:
         )
 
 
+def _refuse_without_model(scores: Sequence[Score], asked: Sequence[str]) -> None:
+    for entry in scores:
+        missing = [need for need in entry.needs if need in asked and need not in WITHOUT_MODEL]
+        if missing:
+            raise ModelMismatch(
+                f"score {entry.name!r} needs {missing[0]}, which only a model can say",
+                remedy="pass a model (--model), or signals= that hold it",
+            )
+
+
 def _passes(model: Any, ledger: Ledger, needs: Sequence[str], folds: int, options: Mapping[str, Any]) -> str:
+    read = WITHOUT_MODEL if model is None else OF_THE_LEDGER
+    needs = [need for need in needs if need not in read]
+    if not needs:
+        return "none: read from the ledger"
     if not hasattr(model, "named_parameters"):
         fitted = [need for need in needs if need not in ("labels", "target", "embedding")]
         what = f"{folds} fits of {type(model).__name__}, one a fold of {len(ledger):,} datapoints"
@@ -226,13 +246,19 @@ def _probed(
     known = {need: given[need] for need in the_plan.needs if need in given}
     ids = np.asarray(getattr(given, "ids", ledger.ids)) if known else None
     made_by: dict[str, Any] = {"model": model_fingerprint(model)}
-    if not hasattr(model, "named_parameters"):
+    if model is not None and not hasattr(model, "named_parameters"):
         made_by["folds"] = how["folds"]
     options = dict(the_plan.signal_options)
+    of_ledger = [need for need in the_plan.asked if need in (WITHOUT_MODEL if model is None else OF_THE_LEDGER)]
+    if of_ledger:
+        if ids is not None and not np.array_equal(ids, ledger.ids):
+            raise SchemaMismatch("the given signals belong to other datapoints than the ledger's, or another order")
+        ids = ledger.ids
+        known |= ledger_signals(ledger, of_ledger, seed=how["seed"])
     over_epochs = [need for need in the_plan.asked if need == EPOCHS]
-    rest = [need for need in the_plan.asked if need != EPOCHS]
-    if set(rest) <= {"labels"}:  # the labels come along with the epochs
-        requests = [(over_epochs + rest, options)] if the_plan.asked else []
+    rest = [need for need in the_plan.asked if need != EPOCHS and need not in of_ledger]
+    if set(rest) <= {"labels"} and (over_epochs or not rest):  # the labels come along with the epochs
+        requests = [(over_epochs + rest, options)] if over_epochs else []
     else:
         of_one = {k: v for k, v in options.items() if k != "checkpoints"}
         requests = [(rest, of_one)] + ([(over_epochs, options)] if over_epochs else [])
