@@ -12,6 +12,7 @@ from PIL import Image
 
 from datumwise.report.result import (
     Audit,
+    Chosen,
     Evidence,
     Finding,
     Interval,
@@ -21,6 +22,7 @@ from datumwise.report.result import (
     Proof,
     ProofCard,
     ProofRow,
+    ScoreColumn,
 )
 
 
@@ -425,6 +427,21 @@ def hostile_audit(kind: str = "text") -> Audit:
         text=(lambda row: bad[row] + "x" * (1_000_000 if row == audit.evidence[0].row else 0)) if kind == "text" else None,
         cells=(lambda row: [(bad[row], bad[row] + "y" * 1_000_000, float("nan"))] * 9) if kind == "table" else None,
     )
+
+
+def chosen_audit() -> Audit:
+    """The plain audit with a selection: datapoints 70, 61, 52 ... in this order."""
+    plain = variants()["plain"]
+    rank = np.full(80, np.nan)
+    rank[np.arange(70, 0, -9)] = np.arange(1, 9)
+    some, none = (int(np.isfinite(rank[plain.map.labels == k]).sum()) for k in (1, 0))
+    classes = (("no", none, int((plain.map.labels == 0).sum())), ("yes", some, int((plain.map.labels == 1).sum())))
+    core = Chosen("core", "facility_location", "metric=cosine", "Nemhauser et al., 1978", 8, 80, (3.0, 5.0, 5.5), classes)
+    name, values = next(iter(plain.map.scores.items()))
+    low, middle, high = np.quantile(values, (0, 0.5, 1)).tolist()
+    spread = ScoreColumn(name, name, "worse", "", 80, low, middle, high, tuple(np.histogram(values, 24)[0].tolist()))
+    drawn = replace(plain.map, scores={**plain.map.scores, "core": rank})
+    return replace(plain, name="chosen", map=drawn, chosen=(core,), scores=(spread,))
 
 
 def variants() -> dict[str, Audit]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_audits import big_audit, digits_audit, hostile_audit, table_audit, text_audit, variants
+from fake_audits import big_audit, chosen_audit, digits_audit, hostile_audit, table_audit, text_audit, variants
 from PIL import Image
 
 from datumwise.report.page import write_page
@@ -49,6 +49,7 @@ def pages(tmp_path_factory):
         "digits": digits_audit(),
         "text": text_audit(),
         "table": table_audit(),
+        "chosen": chosen_audit(),
         "many points": big_audit(),
         "hostile text": hostile_audit("text"),
         "hostile table": hostile_audit("table"),
@@ -136,13 +137,22 @@ def ids_in_table(page):
     return page.locator("#evidence tbody td.id").all_inner_texts()
 
 
+def test_a_selection_is_listed_in_the_order_chosen(visit):
+    audit, page = visit("chosen")
+    page.get_by_role("button", name="chosen: core").click()
+    assert chosen(page) == 8
+    assert ids_in_table(page) == [str(audit.map.ids[row]) for row in range(70, 0, -9)]
+    page.get_by_role("button", name=re.compile("all datapoints")).click()
+    assert chosen(page) != 8
+
+
 def test_every_page_opens_offline_and_says_the_verdict(visit, pages):
     for name in pages:
         if name.startswith(("hostile", "many", "text", "table")):
             continue  # opened by other tests
         audit, page = visit(name)
         assert page.inner_text("h1") == audit.verdict
-        assert page.locator(".kind").count() == 1 + len(audit.findings)
+        assert page.locator(".kind").count() == 1 + len(audit.findings) + len(audit.chosen)
         assert chosen(page) == (len(audit.evidence) or min(audit.n, 100))
         page.context.close()
 

@@ -48,6 +48,9 @@ def summary(audit: Audit, to: Surface, *, page: Path | None, checks: Sequence[st
             lines.append(f"  {word:<7} {section}")
     lines.append("")
     lines += [f"  {'check':<7} {check}" for check in checks]
+    for one in audit.chosen:
+        how = f"{one.name}: {one.n:,} of {one.of:,} by {one.method.replace('_', ' ')}. {one.sentence}"
+        lines += _field("chosen", how.strip(), to)
     if audit.refused:
         some = ", ".join(f"{id} ({why})" for id, why in list(audit.refused.items())[:3])
         more = f" and {len(audit.refused) - 3:,} more" if len(audit.refused) > 3 else ""
@@ -217,6 +220,13 @@ def audit_facts(audit: Audit, *, page: Path | None, checks: Sequence[Any]) -> di
                 "planted": None if f.planted is None else {"planted": f.planted.planted, "right": f.planted.right},
             }
             for f in audit.findings
+        ],
+        "scores": [
+            {k: getattr(s, k) for k in ("name", "method", "higher", "source", "computed", "low", "median", "high")}
+            for s in audit.scores
+        ],
+        "selections": [
+            {k: getattr(c, k) for k in ("name", "method", "options", "source", "n", "of", "sentence")} for c in audit.chosen
         ],
         "proof": _proof_facts(audit.proof),
         "evidence": [

@@ -132,6 +132,7 @@ def render(audit: Audit) -> str:
             "lines": sprite.lines,
             "pixelated": sprite.pixelated,
         },
+        "chosen": [{"title": clip(one.name), "score": names.index(one.name)} for one in audit.chosen if one.name in names],
         "proof": _proof(audit),
     }
     return (
@@ -145,6 +146,7 @@ def render(audit: Audit) -> str:
             sprite=sprite,
             headline=_headline(audit),
             notes=_notes(audit, rows, listed, sprite, excerpts),
+            shown_chosen={one.name for one in audit.chosen if one.name in names},
             has_labels=bool(audit.map.classes) or any(item.given is not None for item in listed),
             n_listed=len(listed),
             n_flagged=int(np.count_nonzero(audit.map.flags)),
@@ -202,6 +204,43 @@ def range_of(interval: Interval, metric: str) -> str:
     return f"{signed(interval.low, metric)} to {signed(interval.high, metric)}"
 
 
+def curve(values: Sequence[float]) -> str:
+    """Points of a polyline through values, 100 wide and 32 high, the least at the bottom.
+
+    Examples
+    --------
+    >>> curve([0.0, 1.0, 4.0])
+    '0.0,31.0 50.0,23.5 100.0,1.0'
+    """
+    low, high = min(values), max(values)
+    step = 100 / max(1, len(values) - 1)
+    return " ".join(f"{i * step:.1f},{31 - 30 * (v - low) / ((high - low) or 1):.1f}" for i, v in enumerate(values))
+
+
+def bars(counts: Sequence[int]) -> str:
+    """Path of a small histogram, one wide a bin and 10 high; what is not empty can be seen.
+
+    Examples
+    --------
+    >>> bars([4, 0, 1])
+    'M0 10v-10.0h1v10.0zM2 10v-2.5h1v2.5z'
+    """
+    most = max(counts)
+    heights = [max(0.4, 10 * n / most) if n else 0 for n in counts]
+    return "".join(f"M{i} 10v-{h:.1f}h1v{h:.1f}z" for i, h in enumerate(heights) if h)
+
+
+def short(value: float) -> str:
+    """A score in three digits.
+
+    Examples
+    --------
+    >>> short(0.0123456), short(-12345.6), short(float("nan"))
+    ('0.0123', '−1.23e+04', '–')
+    """
+    return f"{value:.3g}".replace("-", "−", 1) if math.isfinite(value) else "–"
+
+
 @cache
 def _templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -213,7 +252,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"clip": clip, "percent": percent}
+    environment.filters |= {"clip": clip, "percent": percent, "curve": curve, "bars": bars, "short": short}
     environment.globals |= {"count": count, "figure": figure, "gain": signed, "range_of": range_of}
     return environment
 

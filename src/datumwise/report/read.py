@@ -12,6 +12,7 @@ import numpy as np
 from datumwise.errors import UnknownColumn
 from datumwise.evaluate import Interval, Proof, ProofCard, ProofRow
 from datumwise.probe.given import joined, text_columns
+from datumwise.report.further import read_chosen, read_scores, score_names_of, selection_names
 from datumwise.report.result import Audit, Evidence, Finding, MapData, Pass, Planted
 from datumwise.report.suspects import KINDS
 from datumwise.report.verdict import verdict
@@ -51,7 +52,8 @@ def read_audit(ledger: Ledger) -> Audit:
         bits |= flags[finding.key].astype(np.uint8) << finding.bit
     given = _given(table, ledger, fact)
     headline, support = verdict(len(ids), int((bits > 0).sum()), proof)
-    scores = {rule["score"]: _floats(table, rule["score"]) for rule in fact["rules"].values()}
+    named = [rule["score"] for rule in fact["rules"].values()] + selection_names(ledger) + score_names_of(ledger)
+    scores = {name: _floats(table, name) for name in dict.fromkeys(named)}
     return Audit(
         name=ledger.name,
         kind=fact["kind"],
@@ -82,6 +84,8 @@ def read_audit(ledger: Ledger) -> Audit:
         picture=_pictures(ledger, ids),
         text=_texts(ledger, ids),
         cells=_cells(ledger, table, fact),
+        scores=read_scores(ledger),
+        chosen=read_chosen(ledger),
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Audit",
+    "Chosen",
     "Evidence",
     "Finding",
     "Interval",
@@ -24,6 +25,7 @@ __all__ = [
     "Proof",
     "ProofCard",
     "ProofRow",
+    "ScoreColumn",
 ]
 
 
@@ -103,6 +105,36 @@ class MapData:
     scores: Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class ScoreColumn:
+    """A score on the ledger, and how its values are spread."""
+
+    name: str
+    method: str
+    higher: str  # what a higher value says
+    source: str
+    computed: int  # datapoints that have one
+    low: float
+    median: float
+    high: float
+    counts: tuple[int, ...]  # in bins of equal width from low to high
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A selection on the ledger."""
+
+    name: str
+    method: str
+    options: str
+    source: str
+    n: int  # chosen
+    of: int  # datapoints there were
+    gains: tuple[float, ...]  # objective along the picks; empty where none was kept
+    classes: tuple[tuple[str, int, int], ...]  # class, chosen of it, there were; empty without classes
+    sentence: str = ""  # how it did against random subsets of its size, where that was measured
+
+
 @dataclass(frozen=True, repr=False)
 class Audit:
     """Everything an audit found. Prints as a summary, in a notebook too; ``.to_html(path)`` writes the page."""
@@ -131,6 +163,8 @@ class Audit:
     cells: Callable[[int], list[tuple[str, str, float]]] | None = None  # row -> (column, value, unusualness), worst first
     promise: Any = None  # the section of the room `predict`, when there is one
     forget: Any = None  # the section of the room `forget`, when there is one
+    scores: tuple[ScoreColumn, ...] = ()  # every score on the ledger
+    chosen: tuple[Chosen, ...] = ()  # every selection on the ledger, the latest first
 
     def to_html(self, path: str | Path) -> Path:
         """Write the self-contained page; returns its path."""

@@ -62,12 +62,14 @@ function run(page, intervals, themed) {
   page.kindsOf = kindsOf;
 
   // ---- choose
+  const selection = () => facts.chosen[state.kind - facts.findings.length]; // when a selection's button is pressed
   function choose() {
     const within = state.polygon ? enclosed(state.polygon, data.x, data.y) : null;
-    const bit = state.kind >= 0 ? facts.findings[state.kind].bit : 0;
+    const bit = facts.findings[state.kind]?.bit;
+    const ranks = selection() && data[`score${selection().score}`];
     const codes = facts.scores.length ? data[`score${state.score}`] : null;
     for (let p = 0; p < chosen.length; p++) {
-      let keep = state.kind < 0 || (data.flags[p] >> bit) & 1;
+      let keep = state.kind < 0 || (ranks ? ranks[p] !== NOWHERE : (data.flags[p] >> bit) & 1);
       if (keep && within) keep = within[p];
       if (keep && state.range) {
         const value = decode(facts.scores[state.score], codes[p]);
@@ -78,6 +80,7 @@ function run(page, intervals, themed) {
     const drawn = state.polygon || state.range;
     if (drawn || state.kind >= 0) shown = all.filter((p) => chosen[p]);
     else shown = page.flagged.length ? page.flagged : all.slice(0, 100);
+    if (ranks && !drawn) shown.sort((p, q) => ranks[p] - ranks[q]); // in the order chosen
     state.at = 0;
   }
   const active = () => Boolean(state.polygon || state.range);
@@ -87,6 +90,7 @@ function run(page, intervals, themed) {
     const found = shown.filter((p) => data.flags[p]).length;
     if (!all.length) return "There is no datapoint to show.";
     if (active()) return `${number(shown.length)} selected, ${number(found)} with a finding.`;
+    if (selection()) return `${number(shown.length)} of the map chosen, in the order chosen.`;
     if (state.kind >= 0) return `${number(shown.length)} ${facts.findings[state.kind].title}.`;
     const how = "Draw around points on the map, drag over the score bars below it, or pick a kind above.";
     if (!page.flagged.length) return `No datapoint has a finding: these have the highest scores. ${how}`;
@@ -126,7 +130,7 @@ function run(page, intervals, themed) {
     $("count").textContent = sentence() + sized;
     $("count").dataset.count = shown.length;
     const nothing = active() || state.kind >= 0 ? "Nothing selected" : "Most suspicious first";
-    $("list-title").textContent = shown.length ? "Most suspicious first" : nothing;
+    $("list-title").textContent = shown.length ? (selection() ? "First chosen first" : "Most suspicious first") : nothing;
     $("copy").disabled = $("save").disabled = !shown.length;
   }
   const spaced = (name) => name.replaceAll("_", " ");
@@ -249,12 +253,12 @@ function run(page, intervals, themed) {
   }
 
   function drawCharts() {
-    const groups = map.draw({ chosen, active: active(), kind: state.kind, colour: state.colour, focus: state.focus });
+    const groups = map.draw({ chosen, active: active() || Boolean(selection()), kind: state.kind, colour: state.colour, focus: state.focus });
     const named = groups.filter((group) => group.name !== null);
     $("legend").replaceChildren(...named.map((group) => el("span", {}, el("i", { style: `background:${group.colour}` }), words(clip(group.name, 24)))));
     if (!hist) return;
     const score = facts.scores[state.score];
-    const finding = facts.findings.find((f) => f.score === score.name && (state.kind < 0 || f === facts.findings[state.kind]));
+    const finding = facts.findings.find((f) => f.score === score.name && (state.kind < 0 || selection() || f === facts.findings[state.kind]));
     hist.draw({ score, codes: data[`score${state.score}`], chosen, active: active() || state.kind >= 0, threshold: finding?.threshold ?? null, range: state.range });
   }
 
