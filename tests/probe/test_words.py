@@ -161,3 +161,27 @@ def test_bad_patterns_are_refused(pattern: str, sentence: str) -> None:
 def test_an_ngram_of_no_token_is_refused() -> None:
     with pytest.raises(DatumwiseError, match="an n-gram of 0 tokens was asked for: n is at least 1"):
         ngram_codes(words(["a"]), 0)
+
+
+def test_a_part_is_the_corpus_of_its_texts_and_shares_what_is_known_of_words() -> None:
+    texts = ["a b a", "", "c a b", "b b", "d"]
+    corpus = words(texts)
+    part, alone = corpus.part(1, 4), words(texts[1:4])
+    assert [part.tokens(row) for row in range(3)] == [alone.tokens(row) for row in range(3)]
+    assert part.previous.tolist() == alone.previous.tolist()
+    assert part.lengths.tolist() == alone.lengths.tolist()
+    assert part.texts == texts[1:4]
+    assert part.widths is corpus.widths
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.lists(st.sampled_from("abc"), max_size=8), min_size=1, max_size=6))
+def test_previous_is_the_last_place_of_the_word_in_the_same_text(tokens: list[list[str]]) -> None:
+    corpus = from_tokens(tokens)
+    expected = []
+    for one in tokens:
+        seen: dict[str, int] = {}
+        for token in one:
+            expected.append(seen.get(token, -1))
+            seen[token] = len(expected) - 1
+    assert corpus.previous.tolist() == expected

@@ -8,7 +8,7 @@ from cleanlab.outlier import OutOfDistribution
 
 from datumwise.errors import DatumwiseError, NotFinite
 from datumwise.score import ood_knn, outlier_knn
-from datumwise.score.outlier_knn import knn_distance
+from datumwise.score.outlier_knn import mean_knn_distance
 
 
 @pytest.mark.parametrize("dim", [2, 3, 4, 20])
@@ -24,7 +24,7 @@ def test_typicality_equals_cleanlab(dim, copies):
 
 def test_score_is_the_mean_distance_over_its_median():
     X = np.random.default_rng(0).normal(size=(80, 6))
-    distance = knn_distance(X, 4, "euclidean")
+    distance = mean_knn_distance(X, 4, "euclidean")
     full = np.sqrt(((X[:, None] - X) ** 2).sum(axis=2)) + np.where(np.eye(80, dtype=bool), np.inf, 0)
     np.testing.assert_allclose(distance, np.sort(full, axis=1)[:, :4].mean(axis=1))
     score = outlier_knn(X, k=4, metric="euclidean")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from datumwise.errors import SchemaMismatch, UnknownName
+from datumwise.ledger import create_ledger
 from datumwise.score import Scores
 
 
@@ -61,3 +63,16 @@ def test_html_escapes_what_came_with_the_data():
 def test_an_array_of_another_length_is_refused():
     with pytest.raises(SchemaMismatch, match=r"'s' has shape \(2,\) for 3 datapoints"):
         Scores([1, 2, 3], {"s": np.zeros(2)})
+
+
+def test_scores_made_elsewhere_are_written_with_where_they_came_from(tmp_path):
+    table = pa.table({"id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0]})
+    ledger = create_ledger(tmp_path / "data", iter(table.to_batches()), schema=table.schema, id_column="id")
+    found = Scores(["c", "a"], {"rating": np.array([3.0, 1.0])}, higher={"rating": "better"})
+    version = found.write(ledger, params={"scale": 5}, source="Chen et al., 2024")
+    assert version == ledger.version == found.version
+    assert ledger.table(["rating"])["rating"].to_pylist() == [1.0, None, 3.0]
+    made = ledger.provenance("rating")
+    assert (made.method, made.params, made.higher, made.source) == ("rating", {"scale": 5}, "better", "Chen et al., 2024")
+    Scores(["a", "b", "c"], {"rating": np.array([7.0, 8.0, 9.0])}).write(ledger)
+    assert ledger.table(["rating"])["rating"].to_pylist() == [7.0, 8.0, 9.0]

@@ -8,7 +8,7 @@ from scipy.stats import norm
 
 from datumwise.errors import DatumwiseError, SchemaMismatch
 from datumwise.probe.neighbours import neighbours
-from datumwise.score.outlier_knn import knn_distance
+from datumwise.score.outlier_knn import mean_knn_distance
 from datumwise.score.thresholds import (
     copy_radii,
     hard_points,
@@ -63,7 +63,7 @@ def test_radius_is_a_fixed_share_where_dimensions_are_many():
 @pytest.mark.parametrize("draw", ["normal", "random"])
 def test_few_of_2000_ordinary_datapoints_are_outliers(dim, draw):
     X = getattr(np.random.default_rng(dim), draw)(size=(2000, dim))
-    distance = knn_distance(X, 10, "euclidean")
+    distance = mean_knn_distance(X, 10, "euclidean")
     assert np.count_nonzero(distance > outlier_threshold(distance)) <= 4
 
 
@@ -72,7 +72,7 @@ def test_planted_outliers_pass_the_threshold(dim):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(1000, dim))
     X[:10] += 8 * rng.choice([-1, 1], (10, dim))
-    distance = knn_distance(X, 10, "euclidean")
+    distance = mean_knn_distance(X, 10, "euclidean")
     assert (distance[:10] > outlier_threshold(distance)).all()
 
 
@@ -83,7 +83,7 @@ def test_noise_pictures_among_digits_are_outliers_and_digits_are_not():
     X = load_digits().data
     for seed in range(3):
         noise = np.random.default_rng(seed).integers(0, 17, (12, 64))
-        distance = knn_distance(np.vstack([X, noise]), 10, "euclidean")
+        distance = mean_knn_distance(np.vstack([X, noise]), 10, "euclidean")
         flagged = distance > outlier_threshold(distance)
         assert flagged[-12:].all()
         assert flagged[:-12].sum() <= 1

@@ -7,8 +7,9 @@ from math import log, sqrt
 import numpy as np
 import pytest
 
-from datumwise.errors import LabelError, NotFinite, SchemaMismatch
+from datumwise.errors import DatumwiseError, EmptyData, LabelError, NotFinite, SchemaMismatch
 from datumwise.score import aum, confidence, correctness, dynamics, forgetting, variability
+from datumwise.score.training_dynamics import aum_threshold, fake_class_labels, threshold_closeness
 
 # Probability of class 0 (of two) after epochs 1 to 4, for five datapoints labelled 0, 0, 0, 0, 1.
 TABLE = np.array(
@@ -91,3 +92,59 @@ def test_logits_are_left_as_they_were():
 def test_bad_input_is_refused_in_one_sentence(logits, labels, error, says):
     with pytest.raises(error, match=says):
         aum(logits, labels)
+
+
+def test_threshold_closeness_is_the_share_right_times_the_share_wrong():
+    np.testing.assert_allclose(threshold_closeness(LOGITS, LABELS), [0.25, 0, 0.1875, 0.1875, 0])
+
+
+def test_one_in_k_plus_one_gets_the_fake_class():
+    labels = np.arange(400) % 3
+    relabelled, fake = fake_class_labels(labels, random_state=0)
+    assert fake.sum() == 100
+    assert (relabelled[fake] == 3).all()
+    np.testing.assert_array_equal(relabelled[~fake], labels[~fake])
+    again, _ = fake_class_labels(labels, random_state=0)
+    np.testing.assert_array_equal(again, relabelled)
+    assert fake_class_labels(labels, n_classes=7)[1].sum() == 50
+
+
+def test_the_aum_threshold_is_a_percentile_of_the_fake_class():
+    values, fake = np.arange(200.0), np.arange(200) < 101
+    assert aum_threshold(values, fake) == 99
+    assert aum_threshold(values, fake, percentile=50) == 50
+
+
+def test_the_fake_class_finds_wrong_labels_by_training():
+    """Kernel ridge memorises both the wrong labels and the fake class late: their margins are alike."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(600) % 3
+    X = 3 * np.eye(3)[truth] + rng.normal(size=(600, 3))
+    wrong = rng.random(600) < 0.1
+    labels, fake = fake_class_labels(np.where(wrong, (truth + 1) % 3, truth), random_state=1)
+    kernel = np.exp(-((X[:, None] - X) ** 2).sum(axis=2) / 2)
+    target = np.eye(4)[labels]
+    output, epochs = np.zeros((600, 4)), []
+    for _ in range(20):  # gradient descent in function space
+        output = output + 0.01 * kernel @ (target - output)
+        epochs.append(output)
+    margin = aum(np.array(epochs), labels)
+    flagged = margin < aum_threshold(margin, fake, percentile=90)
+    real = ~fake
+    assert flagged[real & wrong].mean() > 0.8
+    assert flagged[real & ~wrong].mean() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda: fake_class_labels([0, 1, 2], n_classes=2), LabelError, r"row 2 lie outside 0\.\.1"),
+        (lambda: fake_class_labels([0, 1]), EmptyData, "2 datapoints are too few"),
+        (lambda: aum_threshold([1.0], [False]), EmptyData, "no datapoint has the fake class"),
+        (lambda: aum_threshold([1.0, 2.0], [True]), SchemaMismatch, "2 values of aum"),
+        (lambda: aum_threshold([1.0], [True], percentile=101), DatumwiseError, "percentile = 101"),
+    ],
+)
+def test_bad_fake_classes_are_refused(call, error, says):
+    with pytest.raises(error, match=says):
+        call()

@@ -129,49 +129,72 @@ def methods(
     room: str | None = None,
     common: Common = Common(),  # noqa: B008
 ) -> Outcome:
-    """List the scores there are, what they need and where they come from.
+    """List the scores and selectors there are, what they need and where they come from.
 
     Parameters
     ----------
     search
         Only those whose name, summary or source holds this.
     needs
-        Only those that need this signal.
+        Only those that need this signal, or take this input.
     room
-        Only those of this part or package.
+        Only those of this part or package: score, select.
     """
-    from datumwise.score import methods as listed
-
-    every = listed()
+    every = [*_declared(), *_selectors()]
     shown = [
         one
         for one in every
-        if (search is None or search.casefold() in f"{one.name} {one.summary} {one.source}".casefold())
-        and (needs is None or needs in one.needs)
-        and (room is None or room == one.room)
+        if (search is None or search.casefold() in f"{one['name']} {one['summary']} {one['source']}".casefold())
+        and (needs is None or needs in one["needs"])
+        and (room is None or room == one["room"])
     ]
-    facts = {
-        "command": "methods",
-        "methods": [
-            {
-                "name": one.name,
-                "needs": list(one.needs),
-                "higher": one.higher,
-                "source": one.source,
-                "summary": one.summary,
-                "room": one.room,
-                "parameters": dict(one.parameters),
-            }
-            for one in shown
-        ],
-    }
+    facts = {"command": "methods", "methods": shown}
 
     def lines(to: Surface) -> Sequence[str | Line]:
-        rows = [(one.name, ", ".join(one.needs), one.higher, one.source) for one in shown]
+        rows = [(m["name"], m["room"], ", ".join(m["needs"]), m["higher"] or m["summary"], m["source"]) for m in shown]
         narrow = "(--room, --needs, --search narrow; --json gives all)"
         return [
-            *table(["name", "needs", "higher", "source"], rows, width=to.width),
+            *table(["name", "room", "needs", "higher means / what it does", "source"], rows, width=to.width),
             f"  {len(shown):,} of {len(every):,} shown {narrow}",
         ]
 
     return Outcome(facts=facts, lines=lines)
+
+
+def _declared() -> list[dict[str, Any]]:
+    from datumwise.score import methods as listed
+
+    return [
+        {
+            "name": one.name,
+            "needs": list(one.needs),
+            "higher": one.higher,
+            "source": one.source,
+            "summary": one.summary,
+            "room": one.room,
+            "parameters": dict(one.parameters),
+        }
+        for one in listed()
+    ]
+
+
+def _selectors() -> list[dict[str, Any]]:
+    import inspect
+
+    from datumwise.select import catalogue
+
+    return [
+        {
+            "name": name,
+            "needs": [taken.rstrip("?") for taken in one.takes],
+            "higher": "",
+            "source": one.source,
+            "summary": (inspect.getdoc(one) or "").partition("\n")[0],
+            "room": "select",
+            "parameters": {
+                option: None if given.default is given.empty else given.default
+                for option, given in inspect.signature(one).parameters.items()
+            },
+        }
+        for name, one in catalogue().items()
+    ]

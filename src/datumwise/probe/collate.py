@@ -40,6 +40,7 @@ __all__ = [
     "load_model",
     "model_batches",
     "pad_right",
+    "special_start",
 ]
 
 IGNORED = -100  # label of a position that is not predicted
@@ -108,6 +109,14 @@ def _token_ids(tokenizer: Any, texts: list[str], special: bool) -> list[list[int
     if not texts:
         return []
     return tokenizer(texts, add_special_tokens=special, padding=False, truncation=False, verbose=False)["input_ids"]
+
+
+def special_start(tokenizer: Any) -> np.ndarray:
+    """Special tokens that the tokenizer puts in front of every text, int64 (k,): k is 0 or 1 for most."""
+    ids = np.asarray(tokenizer("", verbose=False)["input_ids"], dtype=np.int64)
+    end = getattr(tokenizer, "eos_token_id", None)
+    begin = getattr(tokenizer, "bos_token_id", None)
+    return ids[:-1] if len(ids) and ids[-1] == end and end != begin else ids
 
 
 def pad_right(sequences: Sequence[np.ndarray], value: int) -> tuple[torch.Tensor, torch.Tensor]:

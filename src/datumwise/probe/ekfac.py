@@ -179,9 +179,11 @@ def influence(
     *,
     eigenvalues: str = "ekfac",
     damping: float = 0.1,
+    relative: bool = True,
     loss_fn: Losses | None = None,
     measure: Losses | None = None,
     query_bytes: int = QUERY_BYTES,
+    progress: Callable[[int, int], None] | None = None,
     **options: Any,
 ) -> np.ndarray:
     """Influence of each datapoint on each query: g_q^T (F + damping)^-1 g_n, block by block.
@@ -194,17 +196,22 @@ def influence(
         The data are read once for every ``query_bytes`` of the queries' gradients.
     eigenvalues, damping, loss_fn
         As of `self_influence`.
+    relative : bool
+        False: ``damping`` is added as it is, not times a layer's mean eigenvalue.
     measure : callable (model, batch) -> Tensor (q,), optional
         What is asked of the queries instead of their loss.
     query_bytes : int
         Memory for the queries' gradients.
+    progress : callable (done, total), optional
+        Datapoints, once for every block of queries; total 0 where it is not known beforehand.
 
     Returns
     -------
-    ndarray of float32 (q, n)
+    ndarray of float32 (q, n), float64 for a float64 model
         Positive: a step that lowers the datapoint's loss lowers the query's too.
     """
-    inverse = inverse_eigenvalues(kfac, eigenvalues, damping)
+    inverse = inverse_eigenvalues(kfac, eigenvalues, damping, relative=relative)
+    n, done = known_length(data, options.get("ids")), 0
     size = sum(weights.numel() * weights.element_size() for weights in inverse.values())
     block = max(1, query_bytes // size)
     rows = []
@@ -214,6 +221,9 @@ def influence(
         with kfac._pass(loss_fn, need, test=False) as run:
             for names, batch in model_batches(data, kfac._model, **options):
                 columns.append(run.batch(batch, names)["influence"])
+                done += len(names)
+                if progress is not None:
+                    progress(done, max(n, done) if n else 0)
         rows.append(np.concatenate(columns).T)
     return np.ascontiguousarray(np.concatenate(rows))
 
@@ -247,8 +257,8 @@ def _stacked(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def inverse_eigenvalues(kfac: KFAC, kind: str, damping: float) -> dict[str, Tensor]:
-    """1 / (eigenvalue + damping * mean eigenvalue) of each layer, (o, i).
+def inverse_eigenvalues(kfac: KFAC, kind: str, damping: float, *, relative: bool = True) -> dict[str, Tensor]:
+    """1 / (eigenvalue + damping * mean eigenvalue) of each layer, (o, i); not ``relative``: + damping itself.
 
     Raises
     ------
@@ -258,7 +268,7 @@ def inverse_eigenvalues(kfac: KFAC, kind: str, damping: float) -> dict[str, Tens
     inverse = {}
     for name, factor in kfac.factors_.items():
         values = factor.eigenvalues(kind)
-        damped = values + damping * values.mean()
+        damped = values + (damping * values.mean() if relative else damping)
         if not bool((damped > 0).all()):
             raise ModelMismatch(
                 f"the curvature of layer {name} is zero in some direction and damping is {damping}",
@@ -425,7 +435,7 @@ class Preconditioned(_Rotated):
 
 
 class Products(_Rotated):
-    """Column ``influence`` (n, q) float32: inner products with the queries' preconditioned gradients."""
+    """Column ``influence`` (n, q), in the precision of the model: inner products with the queries' preconditioned gradients."""
 
     def __init__(self, kfac: KFAC, queries: Mapping[str, Tensor]) -> None:
         super().__init__(kfac)
@@ -442,4 +452,4 @@ class Products(_Rotated):
             self._sums[at] += W.flatten(1) @ self.queries[name].to(W).T
 
     def end_batch(self, ids: Sequence[Any]) -> dict[str, Any]:
-        return {"influence": self._sums.float().cpu().numpy()}
+        return {"influence": self._sums.cpu().numpy()}

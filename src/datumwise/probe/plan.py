@@ -36,9 +36,42 @@ SIGNALS: dict[str, int] = {
     "mean_gradient": 1,
     "kfac": 1,
     "self_influence": 3,
+    # of texts, from a causal language model alone
+    "min_margin": 0,
+    "least_confidence": 0,
+    "greedy_nll": 0,
+    "token_z": 0,
+    "lm_el2n": 0,
+    "truncated": 0,
+    "prompt_nll": 0,
+    "n_tokens_prompt": 0,
+    "recited_run": 0,
+    "recited": 0,
+    "nll_alone": 0,
+    "n_tokens_alone": 0,
+    "complexity_logprobs": 0,
+    "quality_logprobs": 0,
+    "unieval_logprobs": 0,
+    "automathtext_logprobs": 0,
+    "perturbed_nll": 0,
+    "subnetwork_confidence": 0,
 }
 LENS_NAMES = tuple(SIGNALS)[:11]
 STATISTICS = ("mean_gradient", "activation_gram", "kfac")  # of the whole data set, not columns
+LANGUAGE_ONLY = tuple(SIGNALS)[tuple(SIGNALS).index("min_margin") :]
+READ_ALONG = ("nll", "n_tokens", "token_logprobs", "entropy", "top_margin")  # from the same pass where one runs for others
+# further forwards over the texts that a signal takes: the response alone, a question, 20 perturbed prompts, 10 sub-networks
+FURTHER = {
+    "nll_alone": 1,
+    "recited": 1,
+    "complexity_logprobs": 1,
+    "quality_logprobs": 1,
+    "unieval_logprobs": 3,
+    "automathtext_logprobs": 2,
+    "perturbed_nll": 20,
+    "subnetwork_confidence": 10,
+}
+ASKED_APART = ("complexity_logprobs", "quality_logprobs", "unieval_logprobs", "automathtext_logprobs", "perturbed_nll")
 
 # Estimated cost of a pass in plain forward-and-backward passes: means of the GPT-2-like and the ViT model of
 # benchmarks/signals.py. Not measured there: mean_gradient (the arithmetic of the weight gradients), and the
@@ -207,9 +240,12 @@ def plan(
     influence = "self_influence" in names
     if "grad_dot" in names and own_mean:
         passes.append(_priced(["mean_gradient"], objective))
+    names, spoken = split_language(names)
     rest = [name for name in names if name != "self_influence"]
     if rest:
         passes.append(_priced(rest, objective, fisher, trick=measure == "log_odds" and losses is None))
+    if spoken:
+        passes.append(_spoken(spoken))
     if influence:
         passes.append(PlannedPass(1, (fisher,), ("activation and gradient covariances",), FACTORS))
         passes.append(PlannedPass(2, (fisher,), ("eigenvalues",), EIGENVALUES))
@@ -231,6 +267,30 @@ def plan(
         formed_bytes=min(max(CHUNK_BYTES, widest), 64 * widest),
         checkpoints=repeats,
     )
+
+
+def split_language(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names for the streamed passes, and names for the pass of a language model over whole texts.
+
+    Examples
+    --------
+    >>> split_language(["loss", "nll", "token_z"])
+    (['loss'], ['nll', 'token_z'])
+    >>> split_language(["loss", "nll"])
+    (['loss', 'nll'], [])
+    """
+    if not any(name in LANGUAGE_ONLY for name in names):
+        return list(names), []
+    spoken = [name for name in names if name in LANGUAGE_ONLY or name in READ_ALONG]
+    return [name for name in names if name not in spoken], spoken
+
+
+def _spoken(names: Sequence[str]) -> PlannedPass:
+    """The pass of a language model over whole texts, with its estimated cost."""
+    apart = (*ASKED_APART, "subnetwork_confidence")
+    first = 1 if any(name not in apart for name in names) else 0
+    forwards = first + sum(FURTHER.get(name, 0) for name in names)
+    return PlannedPass(0, (), tuple(names), round(FORWARD * forwards + LENS, 2))
 
 
 def factor_labels(asked: str | None, losses: Any) -> str:

@@ -25,7 +25,7 @@ from datumwise.probe.needs.last_layer import LastLayer
 from datumwise.probe.needs.lens import LENS, Lens
 from datumwise.probe.needs.mean_gradient import MeanGradient
 from datumwise.probe.needs.norms import GradNorm
-from datumwise.probe.plan import STATISTICS, factor_labels
+from datumwise.probe.plan import STATISTICS, factor_labels, split_language
 from datumwise.probe.signals import Signals
 from datumwise.probe.torch_pass import TorchPass
 
@@ -92,8 +92,9 @@ def _refuse_engine(data: Any, request: Request) -> None:
         raise UnknownName(f"there is no engine {request.engine!r}", remedy="engines are 'local' and 'ray'")
     if not is_ledger(data):
         raise ModelMismatch("the ray engine reads a ledger", remedy="ingest the data, or leave out engine=")
-    if "self_influence" in request.names:
-        raise ModelMismatch("self_influence runs in this process only", remedy='ask for it with engine="local"')
+    here = [name for name in request.names if name == "self_influence"] + split_language(request.names)[1]
+    if here:
+        raise ModelMismatch(f"{here[0]} runs in this process only", remedy='ask for it with engine="local"')
 
 
 def batches_of(model: nn.Module, data: Any, request: Request) -> Batches:
@@ -140,7 +141,8 @@ def _one(model: nn.Module, batches: Batches, request: Request) -> Signals:
             raise ModelMismatch(f"target is {target!r}", remedy='it is a list of gradients, or "mean"')
         first = replace(request, names=("mean_gradient",), target=None, store=False)
         target = [_one(model, batches, first).mean_gradient()]
-    plain = tuple(name for name in request.names if name not in ("self_influence", "texts"))
+    streamed, spoken = split_language(request.names)
+    plain = tuple(name for name in streamed if name not in ("self_influence", "texts"))
     request = replace(request, target=target)
     parameters = {
         "projection": KIND,
@@ -154,11 +156,75 @@ def _one(model: nn.Module, batches: Batches, request: Request) -> Signals:
         through_engine = request.store or request.engine != "local"
         found = (_stored if through_engine else _held)(model, batches, request, plain)
         found = replace(found, parameters=parameters)
+    if spoken:
+        found = _with_language(model, batches, request, spoken, found)
     if "self_influence" in request.names:
         found = _with_influence(model, batches, request, found)
     if "texts" in request.names:
         found = _with_texts(batches, found)
     return found
+
+
+def _with_language(model: nn.Module, batches: Batches, request: Request, names: list[str], found: Signals) -> Signals:
+    """What a language model says of a ledger's texts; the sub-networks of any other model, of any data."""
+    from datumwise.probe.language_signals import ledger_language_signals
+
+    ledger = batches.data if is_ledger(batches.data) else None
+    if names == ["subnetwork_confidence"] and (ledger is None or not _of_tokens(batches)):
+        ids, columns = _subnetworks(model, batches, request)
+    elif ledger is None or request.collate is not None:
+        what = "a collate of one's own" if ledger is not None else "batches"
+        raise ModelMismatch(
+            f"{names[0]} is read off the texts of a ledger, not off {what}",
+            remedy="ingest the texts, or call datumwise.probe.language_model.language_model_signals",
+        )
+    else:
+        options: dict[str, Any] = {"tokenizer": request.tokenizer, "max_length": request.max_length, "seed": request.seed}
+        ids = ledger.ids
+        columns = ledger_language_signals(model, ledger, names, progress=request.progress, **options)
+    if request.store:
+        _store_language(model, batches, request, columns)
+    return replace(found, ids=found.ids if len(found.ids) else ids, columns={**found.columns, **columns})
+
+
+def _of_tokens(batches: Batches) -> bool:
+    """Whether a ledger's batches are token sequences to be predicted, not texts with one label each."""
+    from datumwise.probe.collate import TextCollate
+
+    return isinstance(batches.collate, TextCollate) and batches.collate.causal
+
+
+def _subnetworks(model: nn.Module, batches: Batches, request: Request) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Probability of the label by each sub-network of a classifier (n, S)."""
+    from datumwise.probe.subnetworks import KEPT, subnetwork
+
+    confidences = []
+    for share in KEPT:
+        with subnetwork(model, share, request.seed):
+            one = _held(model, batches, replace(request, progress=None), ("probs", "labels"))
+        confidences.append(one["probs"][np.arange(len(one.ids)), one["labels"]].astype(np.float64))
+    return one.ids, {"subnetwork_confidence": np.stack(confidences, axis=1)}
+
+
+def _store_language(model: nn.Module, batches: Batches, request: Request, columns: Mapping[str, Any]) -> None:
+    from datumwise.ledger import Provenance
+
+    ledger = batches.data
+    values = {
+        name: column if isinstance(column, np.ndarray) else _arrow(column, np.arange(len(column)))
+        for name, column in columns.items()
+    }
+    provenance = {
+        name: Provenance(
+            method=f"signals.{name}",
+            params={} if request.max_length is None else {"max_length": request.max_length},
+            reads=list(batches.reads),
+            model=model_fingerprint(model),
+            seed=request.seed,
+        )
+        for name in columns
+    }
+    ledger.write(values, provenance=provenance, overwrite=request.overwrite)
 
 
 def _with_texts(batches: Batches, found: Signals) -> Signals:

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from datumwise.errors import DatumwiseError
-from datumwise.probe.collate import model_batches
+from datumwise.probe.collate import known_length, model_batches
 from datumwise.probe.gradient import Grad
 from datumwise.probe.layers import Modules
 from datumwise.probe.losses import Forward, Losses
 from datumwise.probe.needs import Need
+from datumwise.probe.needs.norms import GradNorm
 from datumwise.probe.torch_pass import CHUNK_BYTES, TorchPass
 
 __all__ = ["tracin"]
@@ -41,6 +42,8 @@ def tracin(
     collate: Callable[..., Any] | None = None,
     batch_size: int = 256,
     query_bytes: int = QUERY_BYTES,
+    cosine: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Sum over checkpoints of weight * <gradient of the query, gradient of the datapoint>, exactly.
 
@@ -69,10 +72,14 @@ def tracin(
         Datapoints a batch of what is cut here.
     query_bytes : int
         Memory for the queries' gradients; the data are read once for every so many.
+    cosine : bool
+        Divide each product by the norms of both gradients, at every checkpoint; 0 where a gradient is zero.
+    progress : callable (done, total), optional
+        Datapoints, once for every block of queries and checkpoint; total 0 where it is not known beforehand.
 
     Returns
     -------
-    ndarray of float32 (q, n)
+    ndarray of float32 (q, n), float64 for a float64 model
         Positive: a step on the datapoint lowers the query's loss.
 
     Raises
@@ -93,17 +100,32 @@ def tracin(
     size = sum(p.nbytes for p in model.parameters() if p.requires_grad)
     block = max(1, query_bytes // max(1, size))
     total: np.ndarray | None = None
+    n, done = known_length(data), 0
     for number, _ in enumerate(_at_checkpoints(model, checkpoints)):
         rows = []
-        for held in _held_queries(model, queries, measure or losses, block, common, stream):
-            need = Products(held)
-            with TorchPass(model, [need], losses=losses, **common) as run:
-                columns = [run.batch(batch, ids)["products"] for ids, batch in model_batches(data, model, **stream)]
-            rows.append(np.concatenate(columns).T)
-        part = np.concatenate(rows) * np.float32(1.0 if weights is None else weights[number])
+        for held, norms in _held_queries(model, queries, measure or losses, block, common, stream, cosine):
+            needs: list[Need] = [Products(held), *([GradNorm()] if cosine else [])]
+            columns = []
+            with TorchPass(model, needs, losses=losses, **common) as run:
+                for ids, batch in model_batches(data, model, **stream):
+                    found = run.batch(batch, ids)
+                    products = found["products"]
+                    columns.append((products / _length(found["grad_norm"])).astype(products.dtype) if cosine else products)
+                    done += len(ids)
+                    if progress is not None:
+                        progress(done, max(n, done) if n else 0)
+            products = np.concatenate(columns)
+            rows.append((products / _length(norms).T).astype(products.dtype).T if cosine else products.T)
+        part = np.concatenate(rows)
+        part = part * part.dtype.type(1.0 if weights is None else weights[number])
         total = part if total is None else total + part
     assert total is not None
     return np.ascontiguousarray(total)
+
+
+def _length(norms: np.ndarray) -> np.ndarray:
+    """Norms as a column to divide by, 1 where a gradient is zero."""
+    return np.where(norms > 0, norms, 1.0)[:, None]
 
 
 def _at_checkpoints(model: nn.Module, checkpoints: Sequence[Mapping[str, Tensor]] | None) -> Iterator[None]:
@@ -133,15 +155,17 @@ def _held_queries(
     block: int,
     common: Mapping[str, Any],
     stream: Mapping[str, Any],
-) -> Iterator[list[Batch]]:
-    """Gradients of about ``block`` queries at a time."""
+    cosine: bool = False,
+) -> Iterator[tuple[list[Batch], np.ndarray]]:
+    """Gradients of about ``block`` queries at a time, and their norms if ``cosine``."""
     stream = dict(stream) | {"batch_size": min(block, stream["batch_size"])}
     for waiting in _blocks(model_batches(queries, model, **stream), block):
         need = Held()
-        with TorchPass(model, [need], losses=losses, **common) as run:
+        norms = []
+        with TorchPass(model, [need, *([GradNorm()] if cosine else [])], losses=losses, **common) as run:
             for ids, batch in waiting:
-                run.batch(batch, ids)
-        yield need.batches
+                norms.append(run.batch(batch, ids).get("grad_norm", np.zeros(0)))
+        yield need.batches, np.concatenate(norms)
 
 
 def _blocks(batches: Iterable[tuple[list[Any], Any]], size: int) -> Iterator[list[tuple[list[Any], Any]]]:
@@ -205,7 +229,7 @@ class Held(Need):
 
 
 class Products(Need):
-    """Column ``products`` (n, q) float32: inner products with the held gradients."""
+    """Column ``products`` (n, q), float32 or float64 as the model: inner products with the held gradients."""
 
     covers_all = True
     whole = True
@@ -230,4 +254,4 @@ class Products(Need):
                     total[piece.at] += layers[name].products(piece)
 
     def end_batch(self, ids: Sequence[Any]) -> dict[str, Any]:
-        return {"products": torch.cat(self._sums, dim=1).float().cpu().numpy()}
+        return {"products": torch.cat(self._sums, dim=1).cpu().numpy()}

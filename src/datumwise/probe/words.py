@@ -74,26 +74,59 @@ class Corpus:
         """int32 (N,): the text each token is of."""
         return np.repeat(np.arange(len(self), dtype=np.int32), self.lengths)
 
-    @cached_property
+    @property
     def widths(self) -> np.ndarray:
         """int64 (V,): characters of each word of the vocabulary."""
-        return np.fromiter(map(len, self.vocabulary), np.int64, len(self.vocabulary))
+        return self.once_a_word(_widths)
 
     @cached_property
     def types(self) -> TypeCounts:
         """How often each text says each of its words, by one sort of all tokens."""
         return count_types(self.codes, self.offsets, len(self.vocabulary))
 
+    @cached_property
+    def previous(self) -> np.ndarray:
+        """int64 (N,): where the same text said the same word last, a place in ``codes``; -1 at its first time."""
+        size = len(self.codes)
+        key = self.codes * np.int64(max(1, size)) + np.arange(size)
+        key.sort()
+        place = key % max(1, size)  # all tokens by word, then by place
+        before, after = place[:-1], place[1:]
+        same = (self.codes[before] == self.codes[after]) & (self.rows[before] == self.rows[after])
+        previous = np.full(size, -1, np.int64)
+        previous[after[same]] = before[same]
+        return previous
+
     def tokens(self, row: int) -> list[str]:
         """The tokens of one text."""
         return self.vocabulary[self.codes[self.offsets[row] : self.offsets[row + 1]]].tolist()
 
+    def part(self, start: int, stop: int) -> Corpus:
+        """The texts ``start`` to ``stop - 1`` as a corpus of the same vocabulary, without a copy of the tokens."""
+        first, last = self.offsets[start], self.offsets[stop]
+        part = Corpus(self.codes[first:last], self.offsets[start : stop + 1] - first, self.vocabulary, self.texts[start:stop])
+        part.__dict__["_of_words"] = self._of_words
+        return part
+
     def once(self, fact: Callable[[Corpus], T]) -> T:
         """``fact(self)``, computed at the first call and kept with the corpus, so that indicators share it."""
-        kept: dict[Any, Any] = self.__dict__.setdefault("_facts", {})
-        if fact not in kept:
-            kept[fact] = fact(self)
-        return kept[fact]
+        if fact not in self._of_texts:
+            self._of_texts[fact] = fact(self)
+        return self._of_texts[fact]
+
+    def once_a_word(self, fact: Callable[[Corpus], T]) -> T:
+        """As `once`, for what hangs on the vocabulary alone: every `part` shares it too."""
+        if fact not in self._of_words:
+            self._of_words[fact] = fact(self)
+        return self._of_words[fact]
+
+    @cached_property
+    def _of_texts(self) -> dict[Any, Any]:
+        return {}
+
+    @cached_property
+    def _of_words(self) -> dict[Any, Any]:
+        return {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +156,10 @@ class TypeCounts:
     def rows(self) -> np.ndarray:
         """int32 (U,): the text each is of."""
         return np.repeat(np.arange(len(self.offsets) - 1, dtype=np.int32), self.lengths)
+
+
+def _widths(corpus: Corpus) -> np.ndarray:
+    return np.fromiter(map(len, corpus.vocabulary), np.int64, len(corpus.vocabulary))
 
 
 def words(texts: Sequence[str], *, lower: bool = True, pattern: str | None = None) -> Corpus:
@@ -226,9 +263,8 @@ def ngram_codes(corpus: Corpus, n: int) -> tuple[np.ndarray, np.ndarray]:
     for length in range(2, n + 1):
         if size > np.iinfo(np.int64).max // max(1, len(corpus.vocabulary)):
             codes, size = _dense(codes)
-        grown = codes[:-1] * max(1, len(corpus.vocabulary)) + corpus.codes[length - 1 :]
-        inside = left[: len(grown)] >= length
-        codes = np.where(inside, grown, 0)  # the others are dropped below
+        # runs that reach into the next text are garbage from here on, and dropped below
+        codes = codes[:-1] * max(1, len(corpus.vocabulary)) + corpus.codes[length - 1 :]
         size *= max(1, len(corpus.vocabulary))
     offsets = np.zeros(len(corpus) + 1, np.int64)
     np.cumsum(np.maximum(corpus.lengths - n + 1, 0), out=offsets[1:])
@@ -302,7 +338,7 @@ def _by_rule(texts: list[str], lower: bool) -> Iterator[tuple[pyarrow.Array, np.
     import pyarrow
 
     for block in blocks(texts, lower=lower):
-        starts, ends, inside = word_spans(block)
+        starts, _, inside = word_spans(block)
         data, sizes = _utf8(block, inside)
         within = np.zeros(len(block.points) + 1, np.int64)  # bytes of words up to a code point
         np.cumsum(sizes, out=within[1:])

@@ -13,7 +13,7 @@ import numpy as np
 from datumwise.probe.neighbours import neighbours
 from datumwise.score.declare import score
 
-__all__ = ["knn_distance", "ood_knn", "outlier_knn"]
+__all__ = ["mean_knn_distance", "ood_knn", "outlier_knn"]
 
 FLOOR = 1e-6  # of the median distance, as in cleanlab
 
@@ -44,7 +44,7 @@ def outlier_knn(embedding: np.ndarray, *, k: int = 10, metric: str | None = None
     >>> outlier_knn([[0.0], [1.0], [2.0], [3.0], [30.0]], k=1).tolist()
     [1.0, 1.0, 1.0, 1.0, 27.0]
     """
-    mean = knn_distance(embedding, k, metric)
+    mean = mean_knn_distance(embedding, k, metric)
     return mean / max(float(np.median(mean)), FLOOR)
 
 
@@ -64,6 +64,6 @@ def ood_knn(X: Any, k: int = 10, metric: str | None = None) -> np.ndarray:
     return np.exp(-outlier_knn(X, k=k, metric=metric))
 
 
-def knn_distance(X: Any, k: int = 10, metric: str | None = None) -> np.ndarray:
+def mean_knn_distance(X: Any, k: int = 10, metric: str | None = None) -> np.ndarray:
     """Mean distance to the k nearest other rows, float64 (n,), in the unit of the metric."""
     return neighbours(X, k, metric)[0].mean(axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from datumwise.score.declare import suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from datumwise.ledger import Ledger
 
 __all__ = ["Scores"]
 
@@ -91,6 +93,52 @@ class Scores(Mapping[str, np.ndarray]):
         except ImportError as error:
             raise MissingExtra("to_pandas needs pandas", remedy="pip install 'datumwise[tabular]'") from error
         return pandas.DataFrame(dict(self), index=pandas.Index(self.ids, name="id"))
+
+    def write(
+        self,
+        ledger: Ledger,
+        *,
+        method: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        model: str | None = None,
+        seed: int | None = None,
+        source: str = "",
+        reads: Sequence[str] = (),
+        overwrite: bool = True,
+    ) -> int:
+        """Write every score to a ledger, as a column of its name.
+
+        Parameters
+        ----------
+        ledger : Ledger
+            Must hold the ids; its other datapoints read null.
+        method, params, model, seed, source, reads
+            Of the `datumwise.ledger.Provenance`; the method is the score's name by default.
+        overwrite : bool, default True
+            Replace columns that an earlier run wrote.
+
+        Returns
+        -------
+        int
+            The new version of the ledger.
+
+        Raises
+        ------
+        MissingId, ColumnExists
+        """
+        from datumwise.ledger import Provenance
+
+        made = {
+            name: Provenance(
+                method=method or name, params=dict(params or {}), reads=list(reads), model=model, seed=seed, source=source,
+                higher=self.higher.get(name, ""),
+            )
+            for name in self
+        }  # fmt: skip
+        names = [str(one) for one in self.ids.tolist()]
+        aligned = len(names) == len(ledger) and bool((np.asarray(names, object) == ledger.ids.astype(object)).all())
+        self.version = ledger.write(dict(self), provenance=made, ids=None if aligned else names, overwrite=overwrite)
+        return self.version
 
     def _descending(self, name: str) -> np.ndarray:
         column = self[name].astype(np.float64)

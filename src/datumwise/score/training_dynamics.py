@@ -6,13 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from datumwise.errors import LabelError, NotFinite, SchemaMismatch, name_some
-from datumwise.score.checks import class_labels
+from datumwise.errors import DatumwiseError, EmptyData, LabelError, NotFinite, SchemaMismatch, name_some
+from datumwise.score.checks import class_labels, finite_column, several_classes
 from datumwise.score.declare import score
 from datumwise.score.el2n import el2n
 from datumwise.score.scores import Scores
 
-__all__ = ["aum", "confidence", "correctness", "dynamics", "forgetting", "variability"]
+__all__ = [
+    "aum",
+    "aum_threshold",
+    "confidence",
+    "correctness",
+    "dynamics",
+    "fake_class_labels",
+    "forgetting",
+    "threshold_closeness",
+    "variability",
+]
 
 
 def dynamics(logits: Any, labels: Any, ids: Any = None) -> Scores:
@@ -125,6 +135,28 @@ def correctness(logits_by_epoch: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 @score(
     needs=("logits_by_epoch", "labels"),
+    higher="more ambiguous: right about as often as wrong",
+    source="Swayamdipta et al., 2020, released code (threshold_closeness)",
+)
+def threshold_closeness(logits_by_epoch: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How close to one half was the share of epochs after which the datapoint was predicted right? c (1 - c).
+
+    Parameters
+    ----------
+    logits_by_epoch : float (E, n, K)
+    labels : int (n,)
+
+    Returns
+    -------
+    float64 (n,)
+        0 to 0.25.
+    """
+    share = correctness(logits_by_epoch, labels)
+    return share * (1 - share)
+
+
+@score(
+    needs=("logits_by_epoch", "labels"),
     higher="label more likely right",
     source="Pleiss et al., 2020, eq. 2",
 )
@@ -150,6 +182,77 @@ def aum(logits_by_epoch: np.ndarray, labels: np.ndarray) -> np.ndarray:
         others[rows, labels] = -np.inf
         total -= others.max(axis=1)
     return total / len(logits)
+
+
+def fake_class_labels(labels: Any, *, n_classes: int | None = None, random_state: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """Labels to train with once more, some of them of a class that does not exist: what mislabelled looks like.
+
+    Pleiss et al., 2020, section 3.2: n/(K + 1) datapoints at random get the label K. Train a model of K + 1 classes
+    on them, and give the AUM of those datapoints to `aum_threshold`; a second run with the fake class on others
+    judges the datapoints that had it in the first.
+
+    Parameters
+    ----------
+    labels : int (n,)
+    n_classes : int, optional
+        K; the largest label + 1 by default.
+    random_state : None, int or Generator
+
+    Returns
+    -------
+    labels : int64 (n,)
+    fake : bool (n,)
+        Which have the fake class.
+
+    Examples
+    --------
+    >>> relabelled, fake = fake_class_labels([0, 1, 2, 0, 1, 2, 0, 1], random_state=0)
+    >>> int(fake.sum()), set(relabelled[fake].tolist())
+    (2, {3})
+    """
+    labels = class_labels(labels)
+    several_classes(labels)
+    K = int(labels.max()) + 1 if n_classes is None else n_classes
+    beyond = np.flatnonzero(labels >= K)
+    if len(beyond):
+        raise LabelError(f"labels of row {name_some(beyond)} lie outside 0..{K - 1}", ids=beyond.tolist())
+    chosen = np.random.default_rng(random_state).permutation(len(labels))[: len(labels) // (K + 1)]
+    if len(chosen) == 0:
+        raise EmptyData(f"{len(labels)} datapoints are too few to spare one for a fake class", remedy=f"at least {K + 1}")
+    fake = np.zeros(len(labels), bool)
+    fake[chosen] = True
+    return np.where(fake, K, labels), fake
+
+
+def aum_threshold(aum: Any, fake: Any, percentile: float = 99.0) -> float:
+    """AUM below which a label is taken to be wrong: the 99th percentile of the datapoints of the fake class.
+
+    Parameters
+    ----------
+    aum : float (n,)
+        `aum` of a model trained with the labels of `fake_class_labels`.
+    fake : bool (n,)
+    percentile : float, default 99
+        Of the fake class, interpolated linearly.
+
+    Returns
+    -------
+    float
+        In logits. A datapoint with a real label and a lower AUM is suspect.
+
+    Examples
+    --------
+    >>> aum_threshold([-3.0, -1.0, 2.0, 5.0], [True, True, False, False], percentile=50)
+    -2.0
+    """
+    aum, fake = finite_column(aum, "aum"), np.asarray(fake, bool)
+    if fake.shape != aum.shape:
+        raise SchemaMismatch(f"{len(aum):,} values of aum and fake of shape {fake.shape} do not fit together")
+    if not fake.any():
+        raise EmptyData("no datapoint has the fake class", remedy="train with the labels of fake_class_labels")
+    if not 0 <= percentile <= 100:
+        raise DatumwiseError(f"percentile = {percentile} is no percentile", remedy="0 to 100")
+    return float(np.percentile(aum[fake], percentile))
 
 
 def _checked(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:

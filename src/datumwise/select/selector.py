@@ -25,7 +25,10 @@ INPUTS = {  # what a selector may take, a row (or item) a datapoint; `target*` i
     "tags": "n collections of tags",
     "cost": "cost of keeping a datapoint, float (n,) above 0",
     "target": "embeddings or gradients of the target set, float (m, d)",
+    "target_y": "labels of the target set, (m,)",
     "target_texts": "strings of the target set",
+    "strong": "embeddings of the same datapoints, changed strongly, float (n, d)",
+    "necessity": "reward of the model's own answers, float (n,)",
 }
 MATRICES = ("X", "gradients", "target")
 COLUMNS = ("scores", "cost")

