@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from datumwise.reproduce.docstrings import docstrings
 from datumwise.score.language_model import lm
-from docstring_pairs import docstring_pairs
 
 LENGTH = 1024  # tokens: the script's default
 
@@ -75,7 +75,8 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=600, help="longest response")
     parser.add_argument("--model", help="folder or GGUF file of a causal language model")
     options = parser.parse_args()
-    prompts, responses = docstring_pairs(options.n, most=options.characters)
+    texts = docstrings(options.n, most=options.characters)
+    prompts, responses = texts.prompts, texts.responses
     if options.model:
         from datumwise.probe.collate import load_model
 

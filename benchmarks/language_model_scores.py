@@ -1,6 +1,6 @@
 """Every score that a causal language model gives, on real texts: seconds, tokens a second, peak memory.
 
-    OMP_NUM_THREADS=2 python benchmarks/language_model_scores.py --model FOLDER_OR_GGUF [--n 1000] [--only NAME ...]
+    OMP_NUM_THREADS=1 python -P benchmarks/language_model_scores.py --model PATH [--n 1000] [--dtype bfloat16] [--only ...]
 
 The texts are docstrings of installed packages, (first line, rest). What comes from one forward over prompt and
 response is timed together; then, by themselves, what needs a forward of its own. Without --model the package
@@ -26,12 +26,12 @@ from datumwise.probe.language_model import language_model_signals
 from datumwise.probe.perturbed import perturbed_nll
 from datumwise.probe.questions import AUTOMATHTEXT, UNIEVAL
 from datumwise.probe.subnetworks import subnetwork_likelihood
+from datumwise.reproduce.docstrings import docstrings
 from datumwise.score.deita import deita_scores
 from datumwise.score.language_model import METRICS, lm
 from datumwise.score.learning_complexity import learning_complexity
 from datumwise.score.prompt_uncertainty import prompt_uncertainty
 from datumwise.score.yes_no import yes_no
-from docstring_pairs import docstring_pairs
 
 ONE_FORWARD = [name for name in METRICS if name not in ("ppl_alone", "ifd", "recited")]
 
@@ -41,13 +41,16 @@ def main() -> None:
     parser.add_argument("--model", help="folder or GGUF file")
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--characters", type=int, default=600, help="longest response")
+    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
     parser.add_argument("--only", nargs="*", help="parts to run: " + ", ".join(PARTS))
     options = parser.parse_args()
-    model, tokenizer = load_model(options.model or smollm2(), "causal-lm")
-    prompts, responses = docstring_pairs(options.n, most=options.characters)
+    model, tokenizer = load_model(options.model or smollm2(), "causal-lm", dtype=options.dtype)
+    texts = docstrings(options.n, most=options.characters)
+    prompts, responses = texts.prompts, texts.responses
     tokens = sum(len(tokenizer.encode(p + r)) for p, r in zip(prompts, responses, strict=True))
     name = Path(options.model or smollm2()).name
-    print(f"{name}, {options.n:,} pairs, {tokens:,} tokens; {torch.get_num_threads()} thread(s), {platform.machine()}")
+    print(f"{name} in {options.dtype}, {options.n:,} pairs, {tokens:,} tokens")
+    print(f"{torch.get_num_threads()} threads, {platform.machine()}")
     print(f"{'':46}{'seconds':>9}{'tokens/s':>10}{'peak MiB':>10}")
     whole = 0.0
     for part in options.only or PARTS:

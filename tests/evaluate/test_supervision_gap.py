@@ -50,7 +50,7 @@ def test_the_interval_of_an_accuracy_covers_also_where_seeds_differ():
 
 
 def test_as_bad_as_none_is_0_as_good_as_hard_is_1(lifts):
-    unsup, easy, hard = drawn(np.random.default_rng(0), lifts)
+    unsup, _, hard = drawn(np.random.default_rng(0), lifts)
     for method in ("two-way", "grid"):
         assert sgr(unsup, hard, unsup, method, n_boot=500, random_state=0).value == 0
         assert sgr(hard, hard, unsup, method, n_boot=500, random_state=0).value == 1
@@ -109,12 +109,24 @@ def test_p_values_and_the_smallest_gap_are_those_of_the_paired_differences():
 
 
 def test_seeds_that_disagree_widen_the_interval(lifts):
-    unsup, easy, hard = drawn(np.random.default_rng(6), lifts)
+    _, _, hard = drawn(np.random.default_rng(6), lifts)
     shaky = hard.copy()
     shaky[:, 0], shaky[:, 1] = 0, 1
     assert seed_variance(shaky) > 50 * seed_variance(hard) >= 0
     assert accuracy_interval(shaky).high - accuracy_interval(shaky).low > 0.5
     assert accuracy_interval(hard[:, :1]).high > accuracy_interval(hard).high - 0.1
+
+
+def test_seeds_add_their_variance_to_that_of_the_items_once_for_each_matrix():
+    rng = np.random.default_rng(12)
+    unsup, easy, hard = ((rng.random((300, 4)) < p + 0.15 * rng.normal(size=(1, 4))).astype(float) for p in (0.3, 0.5, 0.7))
+    items = np.var(hard.mean(axis=1) - unsup.mean(axis=1), ddof=1) / 300
+    assert seed_variance(hard) > items
+    expected = 2.8 * np.sqrt(items + seed_variance(hard) + seed_variance(unsup))
+    np.testing.assert_allclose(sgr(easy, hard, unsup).smallest_gap, expected)
+    half = 1.959964 * np.sqrt(np.var(hard.mean(axis=1), ddof=1) / 300 + seed_variance(hard))
+    found = accuracy_interval(hard)
+    np.testing.assert_allclose(found.high - found.value, half, rtol=1e-5)
 
 
 def test_seed_variance_is_the_textbook_two_way_analysis():

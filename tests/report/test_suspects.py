@@ -95,7 +95,7 @@ def test_likelihoods_tell_unlikely_and_memorised_texts_and_nan_is_never_a_findin
     nll = n_tokens * rng.normal(4, 0.1, 100)
     nll[3], nll[5] = 50 * 9.0, 50 * 0.1
     n_tokens[7], nll[7] = 0, 0.0
-    signals = {"embedding": rng.normal(size=(100, 6)), "nll": nll, "n_tokens": n_tokens, "texts": texts}
+    signals = {"embedding": rng.normal(size=(100, 6)), "nll": nll, "n_tokens": n_tokens, "predicted_texts": texts}
     found = suspects(signals, metric="euclidean")
     assert found.flags["hard"][3]
     assert np.flatnonzero(found.flags["memorised"]).tolist() == [5]

@@ -73,7 +73,8 @@ def dedup(
         return interrupted(stage, opened.path)
     finally:
         stage.close()
-    stage.end(f"{groups.n_left_out:,} duplicates -> {opened.path.name}")
+    said = "duplicate" if groups.n_left_out == 1 else "duplicates"
+    stage.end(f"{groups.n_left_out:,} {said} -> {opened.path.name}")
     return _told(opened, groups, method)
 
 

@@ -13,7 +13,7 @@ __all__ = ["load_model"]
 PICKLES = (".joblib", ".pkl", ".pickle")
 
 
-def load_model(word: str, *, task: str | None, seed: int) -> tuple[Any, dict[str, Any]]:
+def load_model(word: str, *, task: str | None, seed: int, dtype: str = "float32") -> tuple[Any, dict[str, Any]]:
     """The model that a word names, and further options for `datumwise.probe.signals`.
 
     Parameters
@@ -26,6 +26,8 @@ def load_model(word: str, *, task: str | None, seed: int) -> tuple[Any, dict[str
     task : str or None
         The ledger's, for learners by name.
     seed : int
+    dtype : str
+        Of a transformers model's weights.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def load_model(word: str, *, task: str | None, seed: int) -> tuple[Any, dict[str
         return learner(word, task, seed=seed), {}
     from datumwise.probe import collate
 
-    model, tokenizer = collate.load_model(word)
+    model, tokenizer = collate.load_model(word, dtype=dtype)
     return model, {"tokenizer": tokenizer}
 
 

@@ -23,6 +23,7 @@ def score(
     *,
     names: list[str],
     model: str | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     folds: int = 5,
     seed: int = 0,
     engine: Literal["local", "ray"] = "local",
@@ -41,6 +42,8 @@ def score(
     model
         A learner by name (logistic-regression), a joblib file, a transformers folder, or module:attribute.
         Scores of the data alone (ttr, flesch_reading_ease, outlier_knn) need none.
+    dtype
+        Of a transformers model's weights: bfloat16 is faster where the processor has it, with two to three digits.
     folds
         Folds of the cross-validation of a scikit-learn estimator.
     seed
@@ -59,7 +62,7 @@ def score(
     opened = open_ledger(ledger)
     wanted = names_of(names) or []
     stage = StageLines(surface(sys.stderr), quiet=common.quiet or common.json, budget=Budget(seconds_of(budget)))
-    loaded, options = (None, {}) if model is None else load_model(model, task=opened.task, seed=seed)
+    loaded, options = (None, {}) if model is None else load_model(model, task=opened.task, seed=seed, dtype=dtype)
     if plan:
         planned = run(opened, loaded, wanted, folds=folds, seed=seed, engine=engine, plan_only=True, **options)
         facts = {"command": "score", "plan": str(planned).splitlines(), "ran": False}

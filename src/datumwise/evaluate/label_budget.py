@@ -47,13 +47,15 @@ def fit_learning_curve(n: Sequence[int], accuracy: Any) -> LearningCurve:
     >>> round(curve.alpha, 3), round(curve.gamma, 1)
     (0.9, 0.5)
     """
-    n, values = np.asarray(n, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    labels, values = np.asarray(n, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
     values = values if values.ndim == 1 else values.mean(axis=1)
-    if n.shape != values.shape or len(np.unique(n)) < 2:
-        raise SchemaMismatch(f"a curve needs an accuracy for each of two numbers of labels; got {n.shape} and {values.shape}")
-    if not np.isfinite(values).all() or n.min() < 1:
+    if labels.shape != values.shape or len(np.unique(labels)) < 2:
+        raise SchemaMismatch(
+            f"a curve needs an accuracy for each of two numbers of labels; got {labels.shape} and {values.shape}"
+        )
+    if not np.isfinite(values).all() or labels.min() < 1:
         raise NotFinite("a learning curve holds NaN, or fewer than one label")
-    alpha, beta, gamma = _fitted(n, values[:, None])
+    alpha, beta, gamma = _fitted(labels, values[:, None])
     return LearningCurve(float(alpha[0]), float(beta[0]), float(gamma[0]))
 
 

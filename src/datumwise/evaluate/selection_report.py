@@ -120,7 +120,7 @@ class SelectionReport:
         return pandas.DataFrame(flat).set_index("name")
 
     def __str__(self) -> str:
-        head = ["selection", "n", self.metric, "less random", "luck", "", "radius", "mean distance"]
+        head = ["selection", "n", self.metric, "minus random", "luck", "", "radius", "mean distance"]
         with_diversity = any(row.diversity is not None for row in self.rows)
         with_classes = any(row.balance is not None for row in self.rows)
         head += ["diversity"] * with_diversity + ["class shift", "smallest class"] * with_classes

@@ -139,7 +139,9 @@ def supervision_gap_recovered(
     one, two, three = np.eye(3)
     gap = float(means[2] - means[0])
     gap_error = _error(three - one, V)
-    p_easy_hard, p_easy_unsup = (float(2 * norm.sf(_ratio(abs(means @ c), _error(c, V)))) for c in (two - three, two - one))
+    p_easy_hard, p_easy_unsup = (
+        float(2 * norm.sf(_ratio(abs(float(means @ c)), _error(c, V)))) for c in (two - three, two - one)
+    )
     gap_low, gap_high = gap - Z * gap_error, gap + Z * gap_error
     draws = None
     if method == "grid":
@@ -165,7 +167,9 @@ def supervision_gap_recovered(
         high,
         defined,
         reason,
-        *means.tolist(),
+        float(means[0]),
+        float(means[1]),
+        float(means[2]),
         gap,
         gap_low,
         gap_high,

@@ -47,6 +47,7 @@ IGNORED = -100  # label of a position that is not predicted
 NO_LIMIT = 1_000_000  # a tokenizer's model_max_length above this says that it does not know
 IMAGE_SIDE = 224  # pixels, where a transformers image model does not name its size
 
+DTYPES = ("float32", "bfloat16", "float16")  # of a loaded model's weights
 TASKS = {
     "causal-lm": "AutoModelForCausalLM",
     "text-classification": "AutoModelForSequenceClassification",
@@ -511,7 +512,7 @@ def known_length(data: Any, ids: Sequence[Any] | None = None) -> int:
 # --- models ---------------------------------------------------------------------------------------------
 
 
-def load_model(name_or_path: str | Path, task: str | None = None) -> tuple[Any, Any]:
+def load_model(name_or_path: str | Path, task: str | None = None, *, dtype: str = "float32") -> tuple[Any, Any]:
     """A transformers model and its tokenizer or image processor, by hub name, folder or GGUF file.
 
     Parameters
@@ -520,11 +521,14 @@ def load_model(name_or_path: str | Path, task: str | None = None) -> tuple[Any, 
     task : str, optional
         ``"causal-lm"``, ``"text-classification"``, ``"encoder"`` or ``"image-classification"``; by default what the
         checkpoint was saved as.
+    dtype : {"float32", "bfloat16", "float16"}
+        Of the weights. bfloat16 halves the memory and is several times faster where the processor has it; scores
+        then have two to three digits.
 
     Returns
     -------
     model : torch.nn.Module
-        float32, in eval mode.
+        In eval mode.
     tokenizer : tokenizer, or image processor for an image task (None where the model has none)
 
     Raises
@@ -534,6 +538,8 @@ def load_model(name_or_path: str | Path, task: str | None = None) -> tuple[Any, 
     """
     if task is not None and task not in TASKS:
         raise UnknownName(f"there is no task {task}", remedy=f"choose {', '.join(TASKS)}")
+    if dtype not in DTYPES:
+        raise UnknownName(f"there is no dtype {dtype!r}", remedy=f"choose {', '.join(DTYPES)}")
     try:
         import torch
         import transformers
@@ -547,7 +553,7 @@ def load_model(name_or_path: str | Path, task: str | None = None) -> tuple[Any, 
     try:
         task = task or _saved_as(path, options)
         with _no_bars(gguf=bool(options)):
-            model = getattr(transformers, TASKS[task]).from_pretrained(path, dtype=torch.float32, **options)
+            model = getattr(transformers, TASKS[task]).from_pretrained(path, dtype=getattr(torch, dtype), **options)
         if task == "image-classification":
             return model.eval(), _image_processor(path)
         return model.eval(), transformers.AutoTokenizer.from_pretrained(path, **options)

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["COMPONENTS", "OF_THE_LEDGER", "WITHOUT_MODEL", "embedding", "given", "joined", "text_columns", "texts"]
 
-OF_THE_LEDGER = ("texts", "prompts", "responses", "words", "prompt_words", "response_words")  # whoever the model is
+OF_THE_LEDGER = (
+    "texts",
+    "predicted_texts",
+    "prompts",
+    "responses",
+    "words",
+    "prompt_words",
+    "response_words",
+)  # whoever the model is
 WITHOUT_MODEL = (*OF_THE_LEDGER, "labels", "embedding")  # what is there if there is no model
 COMPONENTS = {"table": 64, "images": 64, "text": 128}  # most directions of an embedding, by the kind of data
 
@@ -33,10 +41,10 @@ def given(ledger: Ledger, want: Iterable[str], *, seed: int = 0) -> dict[str, An
     Returns
     -------
     dict
-        ``texts``: list of n str, the text or prompt and response with a line break between; ``prompts`` and
-        ``responses``: lists of n str; ``words``, ``prompt_words``, ``response_words``: their
-        `datumwise.probe.words.Corpus`, each made once; ``labels`` int64 (n,): classes numbered in sorted
-        order; ``embedding`` float (n, d): see `embedding`.
+        ``texts``: list of n str, the text or prompt and response with a line break between; ``predicted_texts``: what a
+        language model's likelihood is of, the text or the response; ``prompts`` and ``responses``: lists of n str;
+        ``words``, ``prompt_words``, ``response_words``: their `datumwise.probe.words.Corpus`, each made once;
+        ``labels`` int64 (n,): classes numbered in sorted order; ``embedding`` float (n, d): see `embedding`.
 
     Raises
     ------
@@ -92,6 +100,8 @@ def texts(ledger: Ledger) -> list[str]:
 def _texts(ledger: Ledger, which: str) -> list[str]:
     """Texts of a role; a null counts as empty."""
     roles = ledger.roles
+    if which == "predicted_texts":
+        which = "responses" if roles.get("response") and not roles.get("text") else "texts"
     if which != "texts" and not (roles.get("prompt") and roles.get("response")):
         raise SchemaMismatch(
             f"{ledger.name} has no prompts and responses",

@@ -17,6 +17,7 @@ __all__ = ["read_chosen", "read_scores", "score_names_of", "selection_names"]
 
 BINS = 24  # of the small histogram of a score
 POINTS = 120  # of the small curve of gains
+NO_OPTIONS = ("of", "over", "features_seed")  # what a selection was chosen of, and not how
 OWN = ("map_x", "map_y", "p_given")  # of the audit, and no score
 
 
@@ -96,7 +97,7 @@ def _counts(known: np.ndarray, low: float, high: float) -> list[int]:
 
 def _options(params: Mapping[str, Any]) -> str:
     """The options that were set, as one reads them."""
-    said = [f"{k}={v}" for k, v in params.items() if v is not None and isinstance(v, str | int | float | bool)]
+    said = [f"{k}={v}" for k, v in params.items() if k not in NO_OPTIONS and isinstance(v, str | int | float | bool)]
     return ", ".join(said)
 
 

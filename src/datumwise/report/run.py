@@ -20,7 +20,7 @@ import numpy as np
 from datumwise.errors import ColumnExists
 from datumwise.evaluate import Proof, removal_proof
 from datumwise.evaluate.removal import ProofCard
-from datumwise.probe.given import text_columns, texts
+from datumwise.probe.given import given, text_columns
 from datumwise.probe.learners import default_prober, learner, learner_name
 from datumwise.progress import SILENT, Stage
 from datumwise.readers import ingest
@@ -223,7 +223,7 @@ def _signals(
     signals = {name: values[train] for name, values in answers.items()}
     signals["embedding"] = subject.embedding[train]
     if "nll" in signals:
-        signals["texts"] = texts(ledger)
+        signals["predicted_texts"] = given(ledger, ["predicted_texts"])["predicted_texts"]
     if subject.task is None:
         if _is_estimator(model):
             refuse_not_fitting(model, None)

@@ -97,7 +97,7 @@ def suspects(signals: Mapping[str, np.ndarray], *, metric: str) -> Suspects:
     ----------
     signals : mapping of str to ndarray
         ``embedding`` (n, d) always. Of a classifier ``probs``, ``probs_fit`` (n, K) and ``labels`` (n,) too; of a regressor
-        ``residual`` (n,); of a language model ``nll``, ``n_tokens`` and ``texts`` (n,).
+        ``residual`` (n,); of a language model ``nll``, ``n_tokens`` and ``predicted_texts`` (n,).
     metric : str
         Of the embedding: ``"euclidean"`` or ``"cosine"``.
 

@@ -27,7 +27,7 @@ CARELESS = 0.5  # share of pages by the author who forgets carries
 SUMS = 12  # on a page: ten examples, a question, and one to spare
 SHARES = (0.05, 0.15, 0.3, 0.5)  # of sums in training by number of digits, for a long one has more to learn
 WIDTH, LAYERS, HEADS = 64, 3, 4
-PAGES, STEPS, RATE = 12, 1800, 3e-3
+PAGES, STEPS, RATE = 6, 2800, 3e-3
 
 
 def arithmetic_questions(n: int, digits: tuple[int, ...] = (2, 3, 4), *, seed: int = 0, plain: bool = False) -> MultipleChoice:

@@ -74,7 +74,7 @@ def small(
     unsupervised = _right(zero_shot, questions)
     probe = MultipleChoiceProbe(l2=0.01, penalty="squared")
     lora = LoRALearner(decoder, tokenizer, template=TEMPLATE, lr=LORA_RATE, batch=200)
-    common = {"hardness": "grade", "cutoffs": (2, 4), "n_test": n_test, "seeds": seeds, "random_state": seed}
+    common: dict[str, Any] = {"hardness": "grade", "cutoffs": (2, 4), "n_test": n_test, "seeds": seeds, "random_state": seed}
     common |= {"unsupervised": unsupervised, "n_train": n_train}
     curve = tuple(n for n in CURVE if n < n_train)
     runs: dict[str, Callable[..., EasyToHard]] = {
@@ -152,7 +152,7 @@ def _with_model(
         name = word.partition("=")[0]
         measure, cutoffs = _published_hardness(name, questions)
         h = hardness(questions, measure)[measure]
-        common = {"hardness": h, "cutoffs": cutoffs, "n_test": n_test, "random_state": seed}
+        common: dict[str, Any] = {"hardness": h, "cutoffs": cutoffs, "n_test": n_test, "random_state": seed}
         written = int(questions.n_choices.max()) == 1
         k = 8 if written or name == "strategyqa" else 10
         icl = ICL(decoder, tokenizer, k, template=Template(), reasoning=written)

@@ -188,7 +188,8 @@ def solution_sentences(text: str) -> int:
 def _level(data: MultipleChoice, measure: str) -> np.ndarray:
     """A fact that is a word of a scale, or a number."""
     words = LEVEL_WORDS.get(measure, {})
-    values, unknown = [], []
+    values: list[float] = []
+    unknown: list[tuple[Any, Any]] = []
     for row, given in zip(data.ids, data.fact(measure), strict=True):
         word = str(given).strip().lower()
         if word in words:

@@ -137,11 +137,11 @@ def perplexity_band(values: np.ndarray, keep: str = "mid", share: float = 0.5) -
 
 
 @score(
-    needs=("nll", "texts"),
+    needs=("nll", "predicted_texts"),
     higher="more likely learnt by heart",
     source="Carlini et al., 2021, section 5.2",
 )
-def zlib_ratio(nll: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+def zlib_ratio(nll: np.ndarray, predicted_texts: Sequence[str]) -> np.ndarray:
     """Bits that zlib needs for a text over bits that the model needs: far above the others, the model knows the text.
 
     Dividing by the compressed size takes out texts that are likely only because they repeat themselves.
@@ -150,7 +150,8 @@ def zlib_ratio(nll: np.ndarray, texts: Sequence[str]) -> np.ndarray:
     ----------
     nll : float (n,)
         Negative log-likelihood of the text, in nats.
-    texts : sequence of n str
+    predicted_texts : sequence of n str
+        What the likelihood is of: the text, or the response of a pair.
 
     Returns
     -------
@@ -165,7 +166,7 @@ def zlib_ratio(nll: np.ndarray, texts: Sequence[str]) -> np.ndarray:
     True
     """
     nll = np.asarray(nll, float)
-    if len(texts) != len(nll):
-        raise SchemaMismatch(f"{len(texts):,} texts and {len(nll):,} likelihoods differ in number")
-    bits = np.array([8 * len(zlib.compress(text.encode())) for text in texts], float)
+    if len(predicted_texts) != len(nll):
+        raise SchemaMismatch(f"{len(predicted_texts):,} texts and {len(nll):,} likelihoods differ in number")
+    bits = np.array([8 * len(zlib.compress(text.encode())) for text in predicted_texts], float)
     return np.divide(bits, nll / np.log(2), out=np.full(len(nll), np.nan), where=nll > 0)
