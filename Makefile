@@ -29,6 +29,8 @@ lint: .venv/full
 # The README's pictures and the committed sample report, always from a run.
 picture: .venv/full
 	@$(BIN)/python scripts/picture.py
+	@$(BIN)/python scripts/methods.py
+	@$(BIN)/python scripts/cli_docs.py
 
 # New pins from what the full environment resolves to today; run the tests before committing them.
 constraints: .venv/full

@@ -43,3 +43,12 @@ def test_links_in_the_documents_lead_somewhere():
             link = next(part for part in target if part)
             if not link.startswith("http"):
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_page_of_methods_is_that_of_the_declarations():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("methods_page", ROOT / "scripts" / "methods.py")
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    assert (ROOT / "docs" / "methods.md").read_text() == page.page()

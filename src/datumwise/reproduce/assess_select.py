@@ -42,13 +42,13 @@ def small(*, model: str | None, data: str | None, seed: int, stage: Stage) -> Re
     found = _step(stage, "faults", "ten scores of flipped labels", lambda: _faults(seed))
     kept = _step(stage, "subsets", f"{len(_selectors(0))} selectors at {len(BUDGETS)} budgets", lambda: _subsets(seed, stage))
     near = _step(stage, "target", f"docstrings of {TARGET}", lambda: _target(seed))
-    rows = [{"question": "flipped labels, AUC", "method": name, **_interval(values)} for name, values in found.items()]
+    rows = [{"question": "flipped labels, AUC", **row} for row in _interval_rows(found)]
     for budget in BUDGETS:
         rows += [
             {"question": f"digits, keep {budget:.0%}: points over random", "method": name, **_interval(values[budget])}
             for name, values in kept.items()
         ]
-    rows += [{"question": f"share of {TARGET} among the chosen", "method": n, **_interval(v)} for n, v in near.items()]
+    rows += [{"question": f"share of {TARGET} among the chosen", **row} for row in _interval_rows(near)]
     low = BUDGETS[0]
     best = max(found, key=lambda name: float(np.mean(found[name])))
     ahead = [n for n, v in kept.items() if _interval(v[low])["low"] > 0]
@@ -257,6 +257,10 @@ def _interval(values: Any) -> dict[str, float]:
     values = np.asarray(values, float)
     half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
     return {"mean": float(values.mean()), "low": float(values.mean() - half), "high": float(values.mean() + half)}
+
+
+def _interval_rows(found: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    return [{"method": name, **_interval(values)} for name, values in found.items()]
 
 
 def _faults(seed: int) -> dict[str, list[float]]:
