@@ -116,8 +116,8 @@ def test_a_shrunken_run_says_what_its_figures_say(tmp_path, monkeypatch):
     assert digits["hard"] > 0.2
     claims = {claim["claim"]: claim["holds"] for claim in saved["claims"]}
     ordered = [r["easy"] > r["no labels"] and (r["easy"] <= r["hard"] or r["easy = hard, p"] >= 0.05) for r in saved["rows"]]
-    if claims["no labels < easy labels <= hard labels"]:
-        assert any(ordered)
+    if claims["no labels < easy labels <= hard labels"]:  # of every setting with clean labels
+        assert sum(ordered) >= 4
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert "<text" in (tmp_path / "figure.svg").read_text()
 

@@ -269,10 +269,10 @@ def _reproduction(
             "no labels < easy labels <= hard labels",
             "all settings",
             f"{len(ordered)} of {len(clean)} settings",
-            bool(ordered),
+            len(ordered) == len(clean),
         ),
         Claim(
-            "generalisation shrinks as training and test move apart (2511.21692)",
+            "generalisation clearly shrinks as training and test move apart (2511.21692)",
             "often limited",
             ", ".join(
                 f"medium {r.gaps['medium'].value:.0%}, easy {r.gap.value:.0%}"
