@@ -27,7 +27,7 @@ def test_without_a_template_the_message_is_the_prompt():
     assert as_chat((model, tokenizer), max_new_tokens=5)(["hello"]) == generate(model, tokenizer, ["hello"], max_new_tokens=5)
 
 
-@pytest.mark.parametrize("wrong", [lambda m: "one", lambda m: m + ["more"], lambda m: [1] * len(m)])
+@pytest.mark.parametrize("wrong", [lambda m: "one", lambda m: [*m, "more"], lambda m: [1] * len(m)])
 def test_answers_that_are_not_one_text_a_message_are_refused(wrong):
     with pytest.raises(SchemaMismatch, match="did not give one text for each of 2 messages"):
         as_chat(wrong)(["a", "b"])

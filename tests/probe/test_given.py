@@ -59,5 +59,5 @@ def test_what_the_ledger_does_not_hold_is_refused(pairs, tmp_path):
 
 def test_a_missing_label_is_named(tmp_path):
     ledger = ledger_of(tmp_path, {"y": ["b", None], "x": [1.0, 2.0]}, label="y", features=["x"])
-    with pytest.raises(LabelError, match="no label in 1 rows .*d1"):
+    with pytest.raises(LabelError, match=r"no label in 1 rows .*d1"):
         given(ledger, ["labels"])

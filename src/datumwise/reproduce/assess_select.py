@@ -289,9 +289,7 @@ def _faults(seed: int) -> dict[str, list[float]]:
             "label error (confident learning)": score.label_error(asked["probs"], y),
             "EL2N, out of fold": score.el2n(asked["probs"], y),
             "confidence-weighted entropy": -score.confidence_weighted_entropy(asked["probs"], y),
-            "MDL hardness": MDLHardness(LogisticRegression(max_iter=300), sizes=(80, 340), n_boot=3, random_state=seed)
-            .fit(X, y)
-            .score_samples(X, y),
+            "MDL hardness": MDLHardness(random_state=seed).fit_score(X, y),
             "area under the margin": -score.aum(over, y),
             "forgetting": np.minimum(score.forgetting(over, y), EPOCHS),
             "confidence (cartography)": -score.confidence(over, y),

@@ -92,7 +92,7 @@ from datumwise.score.lexical_diversity import (
 from datumwise.score.likelihood import mean_nll, perplexity, perplexity_alone, zlib_ratio
 from datumwise.score.loss import loss
 from datumwise.score.mates import Mates, mates, measured_influence
-from datumwise.score.mdl_hardness import MDLHardness
+from datumwise.score.mdl_hardness import MDLHardness, mdl_hardness
 from datumwise.score.memorization import memorization
 from datumwise.score.min_k import min_k, min_k_plus_plus
 from datumwise.score.near_duplicates import Duplicates, near_duplicates
@@ -310,6 +310,7 @@ __all__ = [
     "mattr",
     "max_line_length",
     "max_nesting",
+    "mdl_hardness",
     "mean_identifier_length",
     "mean_line_length",
     "mean_nll",

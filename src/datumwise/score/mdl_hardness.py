@@ -16,11 +16,49 @@ from datumwise.errors import DatumwiseError, LabelError, NotFinite, SchemaMismat
 from datumwise.probe.multiple_choice_probe import checked_choices, checked_gold
 from datumwise.probe.neighbours import finite_matrix
 from datumwise.probe.softmax_fits import SoftmaxFits, fit_softmax
+from datumwise.score.declare import score
 
-__all__ = ["MDLHardness"]
+__all__ = ["MDLHardness", "mdl_hardness"]
 
 FLOOR = 1e-6  # probability below which the log form does not look
 FORMS = ("confidence", "nll")
+
+
+@score(needs=("embedding", "labels"), higher="harder", source="Hase et al., 2024, section 3.1; Voita and Titov, 2020")
+def mdl_hardness(
+    embedding: np.ndarray,
+    labels: np.ndarray,
+    sizes: tuple[int, ...] = (5, 20, 80, 340, 900),
+    n_boot: int = 5,
+    form: Literal["confidence", "nll"] = "confidence",
+    folds: int = 5,
+    seed: int = 0,
+) -> np.ndarray:
+    """How little probability do learners that saw few of the other datapoints give the label? `MDLHardness`, cross-fitted.
+
+    Parameters
+    ----------
+    embedding : float (n, d)
+    labels : int (n,)
+    sizes, n_boot, form
+        As of `MDLHardness`, with multinomial logistic regression.
+    folds : int, default 5
+        A datapoint is scored by fits on the other folds.
+    seed : int
+
+    Returns
+    -------
+    float64 (n,)
+        0 to 1 as confidence, in nats as nll.
+
+    Examples
+    --------
+    >>> X, y = np.repeat([[0.0], [1.0]], 20, axis=0) + np.arange(40)[:, None] / 100, np.repeat([0, 1], 20)
+    >>> y[7] = 1
+    >>> int(mdl_hardness(X, y, sizes=(5, 20)).argmax())
+    7
+    """
+    return MDLHardness(sizes=sizes, n_boot=n_boot, form=form, random_state=seed).fit_score(embedding, labels, n_folds=folds)
 
 
 class MDLHardness(BaseEstimator):
