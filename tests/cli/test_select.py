@@ -122,3 +122,45 @@ def test_what_cannot_be_done_is_one_sentence(capsys: pytest.CaptureFixture[str],
     assert sentence in error
     assert "Traceback" not in error
     assert open_ledger("iris").version == 2
+
+
+@pytest.fixture
+def targets() -> None:
+    from sklearn.datasets import load_iris
+
+    X = load_iris().data[:50]  # setosa alone
+    ingest({"id": np.array([f"t{k}" for k in range(50)]), **{name: X[:, i] for i, name in enumerate("abcd")}}, out="wanted")
+    texts = [f"the petals of flower {k} are red and long" for k in range(30)]
+    others = [f"invoice number {k} is due on monday morning" for k in range(30)]
+    ingest({"id": np.array([f"p{k}" for k in range(60)]), "text": np.array(texts + others)}, out="pool")
+    ingest({"id": np.array([f"w{k}" for k in range(9)]), "text": np.array(texts[:9])}, out="wishes")
+
+
+@pytest.mark.usefixtures("targets")
+def test_a_target_is_read_in_the_space_of_the_pool(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("select", "iris.ledger", "--method", "target_similarity", "--n", "40", "--target", "wanted.ledger", "--json")
+    labels = open_ledger("iris").take(json.loads(run(capsys, *words))["ids"], ["y"])["y"].to_pylist()
+    assert labels.count("setosa") == 40
+
+
+@pytest.mark.usefixtures("targets")
+def test_texts_like_those_wanted_are_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("select", "pool.ledger", "--method", "dsir", "--n", "20", "--option", "min_tokens=0", "--target", "wishes.ledger")
+    found = json.loads(run(capsys, *words, "--json"))
+    assert sum(int(one[1:]) < 30 for one in found["ids"]) >= 18
+
+
+@pytest.mark.usefixtures("targets")
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["pool.ledger", "--method", "dsir", "--n", "5"], "DSIR needs a target set: --target LEDGER"),
+        (["iris.ledger", "--method", "herding", "--n", "5", "--target", "wanted.ledger"], "takes no target set here"),
+        (["iris.ledger", "--method", "target_similarity", "--n", "5", "--target", "pool.ledger"], "ingest both with the same"),
+    ],
+)
+def test_a_target_that_is_missing_or_of_another_kind_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], sentence: str
+) -> None:
+    assert main(["select", *words]) == 2
+    assert sentence in capsys.readouterr().err

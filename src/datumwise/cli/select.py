@@ -40,6 +40,7 @@ def select(
     name: str = "selected",
     model: str | None = None,
     where: str | None = None,
+    target: Path | None = None,
     by_class: bool = False,
     option: list[str] | None = None,
     seed: int = 0,
@@ -67,6 +68,8 @@ def select(
         Whose embeddings or gradients are used; a model as for `datumwise score`.
     where
         Only datapoints for which this SQL condition holds.
+    target
+        Ledger of what is wanted, for methods that choose by likeness to a target (dsir, gio, target_similarity).
     by_class
         Choose class by class, so that every class keeps its share.
     option
@@ -81,7 +84,7 @@ def select(
 
     opened = open_ledger(ledger)
     selector = _selector(method, _budget(n, share, method), _options(option), seed)
-    inputs = _inputs(opened, selector, by_class)
+    inputs = {**_inputs(opened, selector, by_class), **_target(opened, selector, target, seed)}
     loaded, signal_options = _loaded(model, opened, seed)
     stage = StageLines(surface(sys.stderr), quiet=common.quiet or common.json)
     stage.begin("select", method)
@@ -177,12 +180,38 @@ def _options(words: Sequence[str] | None) -> dict[str, Any]:
     return found
 
 
-def _inputs(ledger: Ledger, selector: Selector, by_class: bool) -> dict[str, Any] | None:
+def _target(ledger: Ledger, selector: Selector, target: Path | None, seed: int) -> dict[str, Any]:
+    """Texts, rows and labels of the target set, as far as the method takes them."""
+    from datumwise.errors import DatumwiseError
+    from datumwise.ledger import open_ledger
+    from datumwise.probe.given import embeddings, given, texts
+
+    takes = {one.rstrip("?"): not one.endswith("?") for one in selector.takes}
+    wanted = {"target", "target_texts"} & set(takes)
+    if target is None:
+        if any(takes[one] for one in wanted):
+            raise DatumwiseError(f"{type(selector).__name__} needs a target set", remedy="--target LEDGER")
+        return {}
+    if not wanted or "gradients" in takes:
+        remedy = "leave out --target" if not wanted else "call its fit(gradients, target=...) from Python"
+        raise DatumwiseError(f"{type(selector).__name__} takes no target set here", remedy=remedy)
+    its = open_ledger(target)
+    found: dict[str, Any] = {}
+    if "target_texts" in wanted:
+        found["target_texts"] = texts(its)
+    if "target" in wanted:
+        found["X"], found["target"] = embeddings(ledger, its, seed=seed)
+    if "target_y" in takes and its.roles.get("label"):
+        found["target_y"] = given(its, ["labels"])["labels"]
+    return found
+
+
+def _inputs(ledger: Ledger, selector: Selector, by_class: bool) -> dict[str, Any]:
     """Inputs that options of the command name: the label, for a choice class by class."""
     from datumwise.errors import DatumwiseError
 
     if not by_class:
-        return None
+        return {}
     if "y?" not in selector.takes:
         raise DatumwiseError(f"{type(selector).__name__} does not choose class by class", remedy="leave out --by-class")
     label = ledger.roles.get("label")

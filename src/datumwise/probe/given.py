@@ -12,7 +12,17 @@ from datumwise.errors import LabelError, SchemaMismatch, name_some
 if TYPE_CHECKING:
     from datumwise.ledger import Ledger
 
-__all__ = ["COMPONENTS", "OF_THE_LEDGER", "WITHOUT_MODEL", "embedding", "given", "joined", "text_columns", "texts"]
+__all__ = [
+    "COMPONENTS",
+    "OF_THE_LEDGER",
+    "WITHOUT_MODEL",
+    "embedding",
+    "embeddings",
+    "given",
+    "joined",
+    "text_columns",
+    "texts",
+]
 
 OF_THE_LEDGER = (
     "texts",
@@ -77,11 +87,33 @@ def embedding(ledger: Ledger, *, seed: int = 0) -> np.ndarray:
     Numbers standardised and categories one-hot, pixels, or latent semantic analysis of texts; the leading 64
     (texts: 128) directions where there are more.
     """
+    return embeddings(ledger, seed=seed)[0]
+
+
+def embeddings(ledger: Ledger, *others: Ledger, seed: int = 0) -> list[np.ndarray]:
+    """`embedding` of a ledger, and other ledgers in the same space: what turns rows into numbers is fitted to the first.
+
+    Raises
+    ------
+    SchemaMismatch
+        Another ledger holds another kind of data, or lacks a feature.
+    """
     from datumwise.probe.features import embed, features
 
     read = features(ledger)
-    found = embed(read.transform, read.X, n_components=COMPONENTS[read.kind], seed=seed).transform(read.X)
-    return np.asarray(found.toarray() if hasattr(found, "toarray") else found)
+    fitted = embed(read.transform, read.X, n_components=COMPONENTS[read.kind], seed=seed)
+    rows = [read.X]
+    for other in others:
+        its = features(other)
+        if (its.kind, its.columns, np.shape(its.X)[1:]) != (read.kind, read.columns, np.shape(read.X)[1:]):
+            raise SchemaMismatch(
+                f"{other.name} holds {its.kind} of columns {', '.join(its.columns)}, and {ledger.name} {read.kind} of "
+                f"{', '.join(read.columns)}",
+                remedy="ingest both with the same columns",
+            )
+        rows.append(its.X)
+    found = [fitted.transform(X) for X in rows]
+    return [np.asarray(X.toarray() if hasattr(X, "toarray") else X) for X in found]
 
 
 def text_columns(ledger: Ledger) -> list[str]:

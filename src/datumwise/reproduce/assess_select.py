@@ -96,7 +96,7 @@ def small(*, model: str | None, data: str | None, seed: int, stage: Stage) -> Re
     said = " and ".join(ahead) if len(ahead) < 3 else ", ".join(ahead[:-1]) + " and " + ahead[-1]
     verdict = (
         f"Of flipped labels, {best} finds most (AUC {np.mean(found[best]):.3f}). Keeping {low:.0%} of the digits, "
-        f"{said or 'nothing'} {'beats' if len(ahead) == 1 else 'beat'} random subsets of its size, and keeping the hardest "
+        f"{said or 'nothing'} {'beats' if len(ahead) == 1 else 'beat'} random subsets as large, and keeping the hardest "
         f"costs {-hardest['mean']:.1f} points. What beats random at every budget: {', '.join(everywhere) or 'nothing'}."
     )
     return Reproduction(
@@ -196,7 +196,7 @@ def _lm_scores(base: Any, tokenizer: Any, prompts: list[str], responses: list[st
     stage.begin("score", f"{len(prompts)} docstrings")
     found = lm(base, tokenizer, prompts, responses, ("ppl", "ifd"), progress=stage.progress)
     whole = [p + r for p, r in zip(prompts, responses, strict=True)]
-    states = hidden_states(base, tokenizer, whole, layers=("middle",), position="mean")
+    states = hidden_states(base, tokenizer, whole, layers=("middle",), position="mean", progress=stage.progress)
     stage.end("perplexity, instruction-following difficulty, hidden states")
     return {"ppl": np.asarray(found["ppl"]), "ifd": np.asarray(found["ifd"]), "states": states - states.mean(axis=0)}
 
