@@ -201,3 +201,10 @@ def test_a_ledger_travels_to_another_process_as_its_path(ledger: Ledger) -> None
     pinned = open_ledger(ledger.path, version=1)
     assert pickle.loads(pickle.dumps(pinned)).version == 1
     assert pickle.loads(pickle.dumps(ledger)).ids.tolist() == ledger.ids.tolist()
+
+
+def test_a_null_row_of_whole_numbers_is_nan_and_not_a_number(tmp_path: Path) -> None:
+    rows = pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int32(), 2))
+    table = pa.table({"id": ["a", "b", "c"], "v": rows})
+    made = create_ledger(tmp_path / "vectors", iter(table.to_batches()), schema=table.schema, id_column="id")
+    np.testing.assert_array_equal(made.array("v"), [[1, 2], [np.nan, np.nan], [3, 4]])

@@ -173,7 +173,10 @@ def column_array(batches: Iterable[pa.RecordBatch], field: pa.Field, n: int) -> 
         out = np.empty((n, kind.list_size), _numpy_type(kind.value_type))
         start = 0
         for batch in batches:
-            out[start : start + len(batch)] = to_numpy(batch.column(0))
+            rows = to_numpy(batch.column(0))
+            if out.dtype.kind in "iub" and rows.dtype.kind == "f":  # whole numbers with a null row
+                out = out.astype(np.float64)
+            out[start : start + len(batch)] = rows
             start += len(batch)
         return out
     parts = [batch.column(0) for batch in batches]
