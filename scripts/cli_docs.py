@@ -30,7 +30,7 @@ def _run(block: str, folder: str) -> str:
             command, shell=True, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         code = f"\n[exit {done.returncode}]" if done.returncode else ""
-        told.append(f"$ {command}\n{done.stdout.rstrip()}{code}")
+        told.append(f"$ {command}\n{done.stdout.rstrip().replace(f'{folder}/', '')}{code}")
     return "\n\n".join(told)
 
 
