@@ -85,6 +85,8 @@ def test_attributions_are_the_mean_over_the_queries(capsys: pytest.CaptureFixtur
         (["value", "train.ledger", "--method", "tmc", "--held-out", "2"], "--held-out is 2: give a share between 0 and 1"),
         (["attribute", "train.ledger", "test.ledger", "--model", "ridge"], "there is no"),
         (["attribute", "train.ledger", "test.ledger", "--model", "logistic-regression"], "has no gradients"),
+        (["attribute", "train.ledger", "test.ledger", "--model", "json:loads"], "could not be called without arguments"),
+        (["attribute", "train.ledger", "test.ledger", "--model", "os:getcwd"], "gave a str and no model"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], sentence: str) -> None:

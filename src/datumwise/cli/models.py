@@ -72,4 +72,14 @@ def _imported(word: str) -> Any:
     except AttributeError as error:
         raise SourceError(f"module {module!r} has no {attribute!r}") from error
     ready = not isinstance(found, type) and (hasattr(found, "fit") or hasattr(found, "forward"))
-    return found if ready else found()
+    if ready:
+        return found
+    try:
+        made = found()
+    except TypeError as error:
+        raise SourceError(
+            f"{word} could not be called without arguments ({error})", remedy="name a model, or what gives one"
+        ) from error
+    if not (hasattr(made, "fit") or hasattr(made, "forward") or isinstance(made, tuple)):
+        raise SourceError(f"{word} gave a {type(made).__name__} and no model", remedy="name a model, or what gives one")
+    return made
