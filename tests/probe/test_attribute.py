@@ -16,6 +16,7 @@ from curvature import mlp, vectors
 from torch import nn
 
 from datumwise.probe.attribute import METHODS, attribute
+from datumwise.probe.attribution import kronecker
 from datumwise.probe.attribution import problem as problem_module
 from datumwise.probe.attribution import trak as trak_module
 from datumwise.probe.attribution.less import subtask_max
@@ -370,13 +371,35 @@ def test_kronecker_influence_of_one_layer_on_a_full_grid_is_newtons(method):
 
 def test_kronecker_factors_are_of_drawn_labels_for_gauss_newton_and_of_given_ones_for_the_empirical_fisher():
     model, (train, test) = mlp(), pair()
-    scores = {}
     for hessian, labels in (("gauss_newton", "sampled"), ("empirical_fisher", "gold")):
         fitted = EKFAC(model, labels=labels, bias=True, dtype=torch.float64).fit(train)
-        scores[hessian] = attribute(model, train, test, method="ekfac", hessian=hessian)
-        np.testing.assert_allclose(scores[hessian], fitted.influence(test, train), rtol=1e-9)
-        np.testing.assert_allclose(attribute(model, train, test, method="ekfac", factors=fitted), scores[hessian], rtol=1e-9)
-    assert np.array_equal(attribute(model, train, test, method="ekfac"), scores["gauss_newton"])
+        scores = attribute(model, train, test, method="ekfac", hessian=hessian, label_draws=1)
+        np.testing.assert_allclose(scores, fitted.influence(test, train), rtol=1e-9)
+        np.testing.assert_allclose(attribute(model, train, test, method="ekfac", factors=fitted), scores, rtol=1e-9)
+    once = attribute(model, train, test, method="ekfac", hessian="empirical_fisher", label_draws=1)
+    assert np.array_equal(attribute(model, train, test, method="ekfac", hessian="empirical_fisher"), once)  # nothing is drawn
+
+
+def test_draws_of_the_labels_come_nearer_to_their_expectation():
+    """One linear layer: G is the mean of diag(p) - p p^T; Lambda is then that of the expected squared gradient."""
+    train = pair()[0]
+    model = torch.nn.Linear(train[0].shape[1], int(train[1].max()) + 1, dtype=train[0].dtype)
+    p = torch.softmax(model(train[0]), dim=1).detach()
+    exact = (torch.diag_embed(p) - p[:, :, None] * p[:, None, :]).mean(0)
+    problem = Problem(model, train, train)
+    stream = {"tokenizer": None, "collate": None, "batch_size": 64}
+    errors = []
+    for draws in (1, 4, 64):
+        fitted = kronecker._factors(problem, "sampled", range(draws), {"bias": True, "dtype": torch.float64}, stream)
+        kronecker._correct(fitted, problem, range(draws), stream)
+        (factor,) = fitted.factors_.values()
+        errors.append(float((factor.G - exact).norm() / exact.norm()))
+        rotated = factor.eigenvectors_G.T @ (torch.diag_embed(p) - p[:, :, None] * p[:, None, :]) @ factor.eigenvectors_G
+        a = torch.cat([train[0], torch.ones(len(p), 1, dtype=p.dtype)], 1).double() @ factor.eigenvectors_A
+        expected = torch.einsum("nii,nj->ij", rotated.double(), a**2) / len(p)
+    assert errors[0] > 1.5 * errors[1] > 3 * errors[2]
+    assert errors[2] < 0.05
+    np.testing.assert_allclose(factor.corrected, expected, rtol=0.5, atol=0.05 * float(expected.max()))
 
 
 def test_products_with_curvature_leave_modes_and_flags_as_they_were():

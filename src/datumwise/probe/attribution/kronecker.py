@@ -19,6 +19,7 @@ from datumwise.probe.kfac import KFAC
 
 __all__ = ["ekfac", "kfac"]
 
+LABEL_DRAWS = 3  # of the Fisher's labels: a mean over three foresees retraining clearly better than a single draw
 RELATIVE = 0.1  # damping, as a share of a layer's mean eigenvalue, as in Grosse et al.
 
 
@@ -43,6 +44,7 @@ def kronecker(
     factors: KFAC | None = None,
     bias: bool = True,
     positions: str = "supervised",
+    label_draws: int = LABEL_DRAWS,
 ) -> np.ndarray:
     """g_t^T (F + lambda_l I)^-1 g_i, layer by layer, F in Kronecker factors; a mean over checkpoints.
 
@@ -63,6 +65,8 @@ def kronecker(
         Count the layers' biases.
     positions : {"supervised", "all"}
         As of `KFAC`.
+    label_draws : int, default 3
+        How often labels are drawn from the model for each datapoint; the factors are means over the draws.
 
     Returns
     -------
@@ -81,6 +85,8 @@ def kronecker(
         raise DatumwiseError(
             "labels can be drawn from the model for cross-entropy only", remedy='use hessian="empirical_fisher"'
         )
+    if label_draws < 1:
+        raise DatumwiseError(f"label_draws is {label_draws}", remedy="it must be 1 or more")
     if factors is not None and checkpoints is not None:
         raise DatumwiseError("factors are of one set of weights", remedy="leave out checkpoints= or factors=")
     stream: dict[str, Any] = {
@@ -94,19 +100,12 @@ def kronecker(
     for _ in problem.at(checkpoints):
         fitted = factors
         if fitted is None:
+            settings = {"bias": bias, "positions": positions, "dtype": problem.dtype}
             labels = "sampled" if hessian == "gauss_newton" else "gold"
-            fitted = KFAC(
-                problem.model,
-                problem.modules,
-                labels,
-                bias=bias,
-                positions=positions,
-                dtype=problem.dtype,
-                random_state=problem.seed,
-            )
-            fitted.fit(problem.train, problem.losses, **stream)
+            draws = [problem.seed + draw for draw in range(label_draws if labels == "sampled" else 1)]
+            fitted = _factors(problem, labels, draws, settings, stream)
             if eigenvalues == "ekfac":
-                fit_eigenvalues(fitted, problem.train, problem.losses, **stream)
+                _correct(fitted, problem, draws, stream)
         else:
             fitted.model = problem.model
         part = kronecker_influence(
@@ -125,3 +124,29 @@ def kronecker(
         used += 1
     assert isinstance(total, np.ndarray)
     return total / used
+
+
+def _factors(problem: Problem, labels: str, draws: Sequence[int], settings: dict[str, Any], stream: dict[str, Any]) -> KFAC:
+    """Factors of every draw of the labels, summed up."""
+    total: KFAC | None = None
+    for draw in draws:
+        one = KFAC(problem.model, problem.modules, labels, random_state=draw, **settings)
+        one.fit(problem.train, problem.losses, **stream)
+        one.random_state = draws[0]  # the sums of all draws belong together
+        total = one if total is None else total.merge(one)
+    assert total is not None
+    return total
+
+
+def _correct(fitted: KFAC, problem: Problem, draws: Sequence[int], stream: dict[str, Any]) -> None:
+    """Eigenvalues as a mean over the same draws."""
+    sums: dict[str, Any] = {}
+    for draw in draws:
+        fitted.random_state = draw
+        fit_eigenvalues(fitted, problem.train, problem.losses, **stream)
+        for name, factor in fitted.factors_.items():
+            if factor.corrected is not None:
+                sums[name] = sums.get(name, 0) + factor.corrected
+    fitted.random_state = draws[0]
+    for name, total in sums.items():
+        fitted.factors_[name].corrected = total / len(draws)
