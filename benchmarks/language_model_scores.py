@@ -43,7 +43,10 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=600, help="longest response")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
     parser.add_argument("--only", nargs="*", help="parts to run: " + ", ".join(PARTS))
+    parser.add_argument("--agreement", action="store_true", help="how far bfloat16 agrees with float32, and stop")
     options = parser.parse_args()
+    if options.agreement:
+        return agreement(options.model or smollm2(), options.n, options.characters)
     model, tokenizer = load_model(options.model or smollm2(), "causal-lm", dtype=options.dtype)
     texts = docstrings(options.n, most=options.characters)
     prompts, responses = texts.prompts, texts.responses
@@ -65,6 +68,25 @@ def main() -> None:
         )
         assert known > 0.5, f"{part}: {known:.0%} of the values are numbers"
     print(f"{'together':46}{whole:9.1f}{tokens / whole:10.0f}")
+
+
+def agreement(model: str, n: int, characters: int) -> None:
+    """Spearman correlation and relative differences of the scores in bfloat16 and in float32."""
+    from scipy.stats import spearmanr
+
+    texts = docstrings(n, most=characters)
+    names = ("ppl", "ifd", "mink", "mink++", "entropy", "margin")
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        loaded, tokenizer = load_model(model, "causal-lm", dtype=dtype)
+        start = time.perf_counter()
+        found[dtype] = columns(lm(loaded, tokenizer, texts.prompts, texts.responses, names))
+        print(f"{dtype:10}{time.perf_counter() - start:9.1f} s")
+    print(f"{'':10}{'Spearman':>10}{'median difference':>20}{'largest':>10}")
+    for name, exact in found["float32"].items():
+        off = np.abs(found["bfloat16"][name] / exact - 1)
+        rank = spearmanr(exact, found["bfloat16"][name]).statistic
+        print(f"{name:10}{rank:10.4f}{np.nanmedian(off):20.4f}{np.nanmax(off):10.4f}")
 
 
 def smollm2() -> str:
