@@ -16,10 +16,9 @@ from datumwise.errors import DatumwiseError, EmptyData, ModelMismatch, NotFinite
 from datumwise.ledger import create_ledger
 from datumwise.score import find, run
 from datumwise.score.deita import deita, deita_conversations, deita_scores, expected_digit
-from datumwise.score.ifd import superfilter
 from datumwise.score.language_model import METRICS, lm
 from datumwise.score.learning_complexity import learning_complexity
-from datumwise.score.likelihood import mean_nll, perplexity, perplexity_band
+from datumwise.score.likelihood import mean_nll, perplexity
 from datumwise.score.min_k import min_k, min_k_plus_plus
 from datumwise.score.prompt_uncertainty import prompt_uncertainty
 from datumwise.score.uncertainty import least_confidence, prediction_entropy, prediction_margin, sequence_least_confidence
@@ -87,7 +86,6 @@ def test_an_empty_response_is_nan_and_flagged_and_not_perplexity_zero(model, tok
         assert np.isnan(found[name][3])
     assert np.isnan(found["ifd"][5])  # one token, unpredicted when it stands alone
     assert np.isfinite(found["ppl"][5])
-    assert 3 not in superfilter(found["ifd"], 4)
 
 
 def test_an_answer_that_stands_in_the_prompt_too_is_told_from_it(model, tokenizer):
@@ -120,19 +118,6 @@ def test_batches_and_order_change_no_score(make, tokenizer):
         turned = lm(model, tokenizer, PROMPTS[::-1], RESPONSES[::-1], names, batch_tokens=budget)
         for name in names:
             np.testing.assert_allclose(turned[name][::-1], one[name], atol=1e-5, rtol=1e-4, err_msg=name)
-
-
-def test_superfilter_takes_the_hardest_that_the_prompt_still_helps_and_its_share_of_these_data():
-    values = np.array([0.5, 0.99, 1.0, 1.7, np.nan, 0.2, 0.99, 0.6, 0.1, 0.3])
-    assert superfilter(values, 4).tolist() == [1, 6, 7, 0]
-    assert superfilter(values, share=0.3).tolist() == [1, 6, 7]  # of 10 rows, where the published script has 52,002
-    assert superfilter(values, 10).tolist() == [1, 6, 7, 0, 9, 5, 8]
-    with pytest.raises(DatumwiseError, match="11 of 10 datapoints cannot be kept: 1 <= k <= 10"):
-        superfilter(values, 11)
-    with pytest.raises(DatumwiseError, match="share of 0"):
-        superfilter(values, share=0)
-    with pytest.raises(EmptyData, match="ifd is empty"):
-        superfilter(np.array([]))
 
 
 def test_lm_refuses_what_it_cannot_tell(model, tokenizer):
@@ -195,21 +180,6 @@ def test_perplexity_of_a_uniform_model_is_the_size_of_its_vocabulary(tokenizer):
     np.testing.assert_allclose(found["entropy"], np.log(260), rtol=1e-5)
     np.testing.assert_allclose(found["el2n"], np.sqrt((1 - 1 / 260) ** 2 + 259 / 260**2), rtol=1e-5)
     np.testing.assert_allclose(found["margin"], 0, atol=1e-6)
-
-
-def test_bands_of_perplexity_part_the_datapoints():
-    values = np.random.default_rng(0).permutation(30).astype(float)
-    low, mid, high = (perplexity_band(values, keep, 1 / 3) for keep in ("low", "mid", "high"))
-    assert (low.astype(int) + mid + high == 1).all()
-    assert values[low].max() < values[mid].min()
-    assert values[mid].max() < values[high].min()
-    assert perplexity_band(np.array([1.0, 1.0, 1.0, np.nan]), "low", 0.34).tolist() == [True, False, False, False]
-    with pytest.raises(UnknownName, match="no band 'middle'"):
-        perplexity_band(values, "middle")
-    with pytest.raises(DatumwiseError, match="share of 2"):
-        perplexity_band(values, share=2)
-    with pytest.raises(EmptyData, match="no datapoint has a perplexity"):
-        perplexity_band(np.array([np.nan]))
 
 
 def test_uncertainty_of_certain_and_of_even_predictions():

@@ -284,3 +284,11 @@ def test_bad_inputs_are_named():
         ReprFilter(1, threshold=1.5).fit(np.ones((2, 1)), scores=[1.0, 2.0])
     with pytest.raises(DatumwiseError, match="beta is 1"):
         CCS(1, beta=1.0).fit([1.0])
+
+
+def test_superfiltering_keeps_the_hardest_below_1_and_a_share_of_these_data():
+    """The published script takes its rate of 52,002 rows whatever the data."""
+    ifd = np.array([0.7, 0.95, 1.2, 1.0, 1.4, 0.3, 0.9, 0.9, 0.1, 0.5])
+    assert TopK(4, below=1.0).fit(ifd).ranking_.tolist() == [1, 6, 7, 0]
+    assert TopK(0.3, below=1.0).fit(ifd).ranking_.tolist() == [1, 6, 7]
+    assert TopK(10, below=1.0).fit(ifd).ranking_.tolist() == [1, 6, 7, 0, 9, 5, 8]  # three lie at 1 or above

@@ -58,7 +58,7 @@ from datumwise.score.error_norm import error_norm
 from datumwise.score.estimate import Value
 from datumwise.score.grand import grand
 from datumwise.score.hardness import average_hardness, hardness, hardness_correlation, solution_sentences
-from datumwise.score.ifd import ifd, superfilter
+from datumwise.score.ifd import ifd
 from datumwise.score.instruct_mining import InstructMining
 from datumwise.score.irt import IRT, fit_irt
 from datumwise.score.knn_shapley import knn_shapley, knn_shapley_crossed
@@ -379,7 +379,6 @@ __all__ = [
     "stop_word_ratio",
     "subset_influence",
     "summer",
-    "superfilter",
     "symbol_word_ratio",
     "terminal_line_ratio",
     "text",

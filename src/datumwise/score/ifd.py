@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from datumwise.errors import DatumwiseError, EmptyData, SchemaMismatch
 from datumwise.score.declare import score
 from datumwise.score.likelihood import mean_nll
 
-__all__ = ["ifd", "superfilter"]
+__all__ = ["ifd"]
 
 
 @score(
@@ -44,47 +43,3 @@ def ifd(nll: np.ndarray, n_tokens: np.ndarray, nll_alone: np.ndarray, n_tokens_a
     """
     with np.errstate(over="ignore"):
         return np.exp(mean_nll(nll, n_tokens) - mean_nll(nll_alone, n_tokens_alone))
-
-
-def superfilter(ifd: np.ndarray, k: int | None = None, *, share: float = 0.1, below: float = 1.0) -> np.ndarray:
-    """Rows with the highest IFD among those below 1: the instructions that help, but not easily.
-
-    Parameters
-    ----------
-    ifd : float (n,)
-        NaN is never chosen.
-    k : int, optional
-        How many; by default ``share`` of all n.
-    share : float
-        0 < share <= 1.
-    below : float
-        Values from here on are dropped first.
-
-    Returns
-    -------
-    int64 (m,), m <= k
-        Highest first, of equal values the lowest row. Fewer than k where fewer lie below.
-
-    References
-    ----------
-    Li et al., 2024 (Superfiltering), section 2.3; the share is of the data at hand, where their script takes it
-    of 52,002 rows whatever the data.
-
-    Examples
-    --------
-    >>> superfilter(np.array([0.4, 1.2, 0.9, np.nan, 0.9, 0.2]), 3).tolist()
-    [2, 4, 0]
-    """
-    values = np.asarray(ifd, float)
-    if values.ndim != 1:
-        raise SchemaMismatch(f"ifd must be one number a datapoint; got shape {values.shape}")
-    if not len(values):
-        raise EmptyData("ifd is empty")
-    if k is None:
-        if not 0 < share <= 1:
-            raise DatumwiseError(f"a share of {share} cannot be kept", remedy="0 < share <= 1")
-        k = int(share * len(values))
-    if not 1 <= k <= len(values):
-        raise DatumwiseError(f"{k} of {len(values):,} datapoints cannot be kept", remedy=f"1 <= k <= {len(values)}")
-    fit = np.flatnonzero(values < below)  # NaN is not
-    return fit[np.argsort(-values[fit], kind="stable")][:k]

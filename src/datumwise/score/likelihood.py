@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datumwise.errors import DatumwiseError, EmptyData, SchemaMismatch, UnknownName
+from datumwise.errors import SchemaMismatch
 from datumwise.score.declare import score
 
-__all__ = ["mean_nll", "perplexity", "perplexity_alone", "perplexity_band", "zlib_ratio"]
+__all__ = ["mean_nll", "perplexity", "perplexity_alone", "zlib_ratio"]
 
 
 @score(
@@ -91,49 +91,6 @@ def perplexity_alone(nll_alone: np.ndarray, n_tokens_alone: np.ndarray) -> np.nd
         >= 1; NaN where no token is predicted.
     """
     return perplexity(nll_alone, n_tokens_alone)
-
-
-def perplexity_band(values: np.ndarray, keep: str = "mid", share: float = 0.5) -> np.ndarray:
-    """Which datapoints lie in the low, middle or high band of perplexity?
-
-    Parameters
-    ----------
-    values : float (n,)
-        Perplexities; NaN is never kept.
-    keep : {"low", "mid", "high"}
-    share : float
-        Of the datapoints with a value, 0 < share <= 1: the lowest, the middle or the highest.
-
-    Returns
-    -------
-    bool (n,)
-        round(share * m) are true, m the number of values; of equal ones the first rows count as lower.
-
-    References
-    ----------
-    Ankner et al., 2024, "Perplexed by Perplexity", section 2 (middle or high perplexity served best there).
-
-    Examples
-    --------
-    >>> perplexity_band(np.array([5.0, 1.0, 9.0, 7.0]), "mid").tolist()
-    [True, False, False, True]
-    """
-    values = np.asarray(values, float)
-    if values.ndim != 1:
-        raise SchemaMismatch(f"perplexities must be one number a datapoint; got shape {values.shape}")
-    if keep not in ("low", "mid", "high"):
-        raise UnknownName(f"there is no band {keep!r}", remedy="keep 'low', 'mid' or 'high'")
-    if not 0 < share <= 1:
-        raise DatumwiseError(f"a share of {share} cannot be kept", remedy="0 < share <= 1")
-    known = np.flatnonzero(~np.isnan(values))
-    if not len(known):
-        raise EmptyData("no datapoint has a perplexity")
-    order = known[np.argsort(values[known], kind="stable")]
-    size = round(share * len(order))
-    start = {"low": 0, "mid": (len(order) - size) // 2, "high": len(order) - size}[keep]
-    kept = np.zeros(len(values), dtype=bool)
-    kept[order[start : start + size]] = True
-    return kept
 
 
 @score(

@@ -19,7 +19,7 @@ from datumwise.probe.kfac import KFAC
 
 __all__ = ["ekfac", "kfac"]
 
-LABEL_DRAWS = 3  # of the Fisher's labels: a mean over three foresees retraining clearly better than a single draw
+LABEL_DRAWS = 3  # of the Fisher's labels: one draw's noise is of the size of what tells methods apart
 RELATIVE = 0.1  # damping, as a share of a layer's mean eigenvalue, as in Grosse et al.
 
 
