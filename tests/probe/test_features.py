@@ -1,6 +1,7 @@
 """Table rows, pictures and texts become rows a learner can be given, and what cannot is named."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ class Ledger:
     """As much of a ledger as `features` reads."""
 
     def __init__(self, table, **roles):
-        self.name, self._table, self.roles = "t", table, roles
+        self.name, self._table, self.roles, self.schema = "t", table, roles, table.schema
         self.ids = np.asarray([f"r{i}" for i in range(table.num_rows)], object)
 
     def __len__(self):
@@ -45,6 +46,18 @@ def test_numbers_and_categories_are_told_apart_and_nulls_are_imputed():
     same = rows[[0, 3]][:, -3:]
     np.testing.assert_array_equal(same[0], same[1])  # two reds are one category
     assert (rows[1, -3:] != rows[0, -3:]).any()
+
+
+def test_another_ledger_is_read_with_the_same_codes():
+    first = features(Ledger(pa.table({"age": [1.0, 2.0], "colour": ["red", "blue"]}), features=["age", "colour"]))
+    other = pa.table({"colour": ["green", None, "red"], "age": [1.0, 2.0, 3.0], "more": [1, 2, 3]})
+    found = features(Ledger(other, features=["colour", "age", "more"]), like=first)
+    np.testing.assert_array_equal(found.X, [[1.0, 2.0], [2.0, np.nan], [3.0, 1.0]])  # green is one above, red keeps its 1
+    assert found.columns == first.columns
+    with pytest.raises(SchemaMismatch, match="t lacks column colour: ingest both with the same columns"):
+        features(Ledger(pa.table({"age": [1.0]}), features=["age"]), like=first)
+    with pytest.raises(SchemaMismatch, match="where another ledger has categories"):
+        features(Ledger(pa.table({"colour": [1, 2]}), features=["colour"]), like=replace(first, columns=("colour",)))
 
 
 def test_nan_is_not_a_null_and_its_rows_are_named():

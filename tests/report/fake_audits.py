@@ -19,6 +19,9 @@ from datumwise.report.result import (
     MapData,
     Pass,
     Planted,
+    Promise,
+    Promised,
+    PromiseRow,
     Proof,
     ProofCard,
     ProofRow,
@@ -53,6 +56,15 @@ def make_proof(metric: str = "accuracy", n: int = 1321, removed: int = 78) -> Pr
             card("logistic regression", False, [0.948, 0.949, 0.952], 0.003, "no gain shown"),
         ),
     )
+
+
+def make_promise(task: str = "classification", learner: str = "extra trees") -> Promise:
+    def row(promised: float, value: float, size: float, *more: float) -> PromiseRow:
+        return PromiseRow(promised, Interval(value, value - 0.03, min(1.0, value + 0.02)), size, *more)
+
+    points = (row(0.9, 0.912, 1.04), row(0.95, 0.948, 1.2), row(0.99, 1.0, float("inf")))
+    batches = (row(0.9, 0.914, 1.13, 18, 0.68), row(0.9, 0.93, 1.41, 19, 0.4), row(0.9, 0.92, 2.2, 20, 0.12))
+    return Promise(task, learner, 250, 250, 20, 500, points, batches)
 
 
 KINDS = {
@@ -419,6 +431,8 @@ def hostile_audit(kind: str = "text") -> Audit:
         evidence=evidence,
         findings=findings,
         proof=replace(audit.proof, cards=cards),
+        promise=make_promise(learner=ATTACKS[1]),
+        promised=(Promised(ATTACKS[0], ATTACKS[1], 3, 7, ATTACKS, ATTACKS[2]),),
         map=replace(audit.map, ids=ids, scores=scores),
         passes=(Pass(ATTACKS[0], ATTACKS[1], 1.0),),
         limits=ATTACKS,
@@ -440,8 +454,9 @@ def chosen_audit() -> Audit:
     name, values = next(iter(plain.map.scores.items()))
     low, middle, high = np.quantile(values, (0, 0.5, 1)).tolist()
     spread = ScoreColumn(name, name, "worse", "", 80, low, middle, high, tuple(np.histogram(values, 24)[0].tolist()))
+    doses = Promised("doses", "ridge", 40, 120, ("at least 36 of these 40 intervals hold the truth",), "37 of 40 were covered")
     drawn = replace(plain.map, scores={**plain.map.scores, "core": rank})
-    return replace(plain, name="chosen", map=drawn, chosen=(core,), scores=(spread,))
+    return replace(plain, name="chosen", map=drawn, chosen=(core,), scores=(spread,), promise=make_promise(), promised=(doses,))
 
 
 def variants() -> dict[str, Audit]:
@@ -466,7 +481,7 @@ def variants() -> dict[str, Audit]:
         "no proof": replace(plain, proof=no_proof),
         "no findings": replace(none, verdict="No datapoint deserves a look."),
         "no kinds": replace(none, findings=(), map=replace(none.map, scores={})),
-        "regression": replace(regression, evidence=targets, proof=make_proof("R²", 80, 9)),
+        "regression": replace(regression, evidence=targets, proof=make_proof("R²", 80, 9), promise=make_promise("regression")),
         "no labels": replace(regression, proof=no_proof),
         "one class": make_audit(x, np.zeros(80, int), ("only",), name="one", kind="table", share=(0, 0.1, 0.1, 0.1, 0)),
         "one row": replace(

@@ -10,7 +10,7 @@ import pytest
 from fake_audits import chosen_audit, variants
 
 from datumwise.ledger import Provenance, create_ledger
-from datumwise.report.further import read_chosen, read_scores, score_names_of, selection_names
+from datumwise.report.further import read_chosen, read_promised, read_scores, score_names_of, selection_names
 from datumwise.report.page import render
 from datumwise.report.result import Chosen, ScoreColumn
 
@@ -67,3 +67,32 @@ def test_the_page_shows_both_and_escapes_them():
 
 def test_without_either_the_page_has_no_such_section():
     assert 'id="chosen"' not in render(variants()["plain"])
+
+
+def test_the_page_says_what_can_be_promised_only_where_something_is():
+    audits = variants()
+    page = render(audits["regression"])
+    assert "Intervals that hold the true value" in page
+    assert "no bound" in page
+    assert "In 90% of batches of 20" in page
+    assert '<a href="#promise">' in page
+    assert 'id="promise"' not in render(audits["plain"])
+
+
+def test_promises_are_read_while_their_columns_stand(ledger):
+    fact = {"learner": "ridge", "batch": 4, "calibrated": 9, "statements": ["one", "two"], "notes": ["three"]}
+    made = Provenance("batch_conformal")
+    ledger.write({"dose_lower": np.zeros(4), "old_lower": np.zeros(4)}, provenance=made)
+    seen = {"covered": 3, "selected": 2, "false_claims": 1}
+    ledger.set_metadata(
+        promises={
+            "old": {**fact, "columns": ["old_lower"], "measured": {}},
+            "dose": {**fact, "columns": ["dose_lower"], "measured": seen},
+        }
+    )
+    dose, old = read_promised(ledger)
+    assert (dose.name, old.name) == ("dose", "old")
+    assert dose.statements == ("one", "two", "three")
+    assert dose.measured == "3 of 4 were covered, 1 of 2 claims were false"
+    ledger.drop("old_lower")
+    assert [one.name for one in read_promised(ledger)] == ["dose"]

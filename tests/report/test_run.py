@@ -35,6 +35,17 @@ def test_cleaning_the_planted_faults_shows_a_gain_for_the_learner_named_before(d
     assert f"{demo.proof.removed:,} lifts held-out accuracy by" in demo.verdict
 
 
+def test_what_is_promised_is_kept_on_held_out_batches_and_stands_on_the_ledger(demo):
+    promise = demo.promise
+    assert (promise.calibration, promise.tested, promise.batch) == (250, 250, 20)
+    assert promise.learner == "extra trees with nearest neighbours"
+    assert [row.least for row in promise.batches] == [18, 19, 20]
+    assert all(row.measured.high >= row.promised for row in (*promise.points, *promise.batches))
+    assert promise.batches[2].one_point < 0.85  # sets for one datapoint do not cover a whole batch as often
+    assert all(1 <= row.size < 1.5 for row in (*promise.points, *promise.batches))
+    assert dw.open_ledger(demo.ledger).metadata["audit"]["promise"] == promise.as_dict()
+
+
 def test_held_out_rows_are_never_scored(demo):
     ledger = dw.open_ledger(demo.ledger)
     names = ["label_error", "el2n", "outlier_knn", "is_label_error", "cleaned", "nearest", "map_x"]
@@ -121,6 +132,9 @@ def test_numbers_to_predict(tmp_path):
     assert found.proof.metric == "R²"
     assert found.proof.primary.learner == "Ridge"
     assert found.proof.primary.verdict == "gain shown"
+    assert (found.promise.learner, found.promise.task) == ("Ridge", "regression")
+    assert all(row.measured.high >= row.promised for row in (*found.promise.points, *found.promise.batches))
+    assert 100 < found.promise.points[0].size < 400  # targets spread over 300
 
 
 def _texts():

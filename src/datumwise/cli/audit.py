@@ -227,9 +227,9 @@ def _model(word: str | None, task: str | None, seed: int) -> Any:
     if word is None:
         return None
     from datumwise.cli.models import PICKLES, load_model
-    from datumwise.probe.learners import LEARNERS
+    from datumwise.probe.learners import LEARNERS, learners
 
-    known = {name for of_task in LEARNERS.values() for name in of_task}
+    known = {name for of_task in LEARNERS for name in learners(of_task)}
     if Path(word).suffix in PICKLES or ":" in word or word.replace("-", " ").lower() in known:
         return load_model(word, task=task, seed=seed)[0]
     return word

@@ -45,10 +45,10 @@ def load_model(word: str, *, task: str | None, seed: int, dtype: str = "float32"
         return joblib.load(path), {}
     if ":" in word and not path.exists():
         return _imported(word), {}
-    from datumwise.probe.learners import LEARNERS, learner
+    from datumwise.probe.learners import learner, learners
 
     task = task or "classification"
-    if word.replace("-", " ").lower() in LEARNERS[task] or not (path.exists() or "/" in word):
+    if word.replace("-", " ").lower() in learners(task) or not (path.exists() or "/" in word):
         return learner(word, task, seed=seed), {}
     from datumwise.probe import collate
 

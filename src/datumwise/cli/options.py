@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cyclopts import Parameter
 
-__all__ = ["Common", "names_of", "seconds_of"]
+__all__ = ["Common", "key_values", "names_of", "seconds_of"]
 
 
 @Parameter(name="*", group="Output")
@@ -40,6 +42,30 @@ def names_of(text: str | list[str] | None) -> list[str] | None:
         return None
     words = [text] if isinstance(text, str) else text
     return [name.strip() for word in words for name in word.split(",") if name.strip()]
+
+
+def key_values(words: Sequence[str] | None) -> dict[str, Any]:
+    """``key=value`` words; a value is what JSON reads, else text.
+
+    Examples
+    --------
+    >>> key_values(["gamma=0.5", "combine=product", "bands=[14, 9]", "alpha=null"])
+    {'gamma': 0.5, 'combine': 'product', 'bands': [14, 9], 'alpha': None}
+    """
+    import json
+
+    from datumwise.errors import DatumwiseError
+
+    found: dict[str, Any] = {}
+    for word in words or ():
+        key, sign, value = word.partition("=")
+        if not sign or not key:
+            raise DatumwiseError(f"--option {word!r} is no key=value", remedy="--option gamma=0.5")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
 
 
 def seconds_of(text: str | None) -> float | None:

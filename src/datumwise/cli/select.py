@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datumwise.cli.interrupted import interrupted
-from datumwise.cli.options import Common
+from datumwise.cli.options import Common, key_values
 from datumwise.cli.outcome import Outcome
 from datumwise.cli.stages import StageLines
 from datumwise.cli.summary import shown_path
@@ -83,7 +82,7 @@ def select(
     from datumwise.select.choose import choose
 
     opened = open_ledger(ledger)
-    selector = _selector(method, _budget(n, share, method), _options(option), seed)
+    selector = _selector(method, _budget(n, share, method), key_values(option), seed)
     inputs = {**_inputs(opened, selector, by_class), **_target(opened, selector, target, seed)}
     loaded, signal_options = _loaded(model, opened, seed)
     stage = StageLines(surface(sys.stderr), quiet=common.quiet or common.json)
@@ -156,28 +155,6 @@ def _defaults(kind: type[Selector]) -> dict[str, Any]:
     """Options of a selector and their defaults."""
     taken = inspect.signature(kind).parameters.values()
     return {one.name: one.default for one in taken if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)}
-
-
-def _options(words: Sequence[str] | None) -> dict[str, Any]:
-    """``key=value`` words; a value is what JSON reads, else text.
-
-    Examples
-    --------
-    >>> _options(["gamma=0.5", "combine=product", "bands=[14, 9]", "alpha=null"])
-    {'gamma': 0.5, 'combine': 'product', 'bands': [14, 9], 'alpha': None}
-    """
-    from datumwise.errors import DatumwiseError
-
-    found: dict[str, Any] = {}
-    for word in words or ():
-        key, sign, value = word.partition("=")
-        if not sign or not key:
-            raise DatumwiseError(f"--option {word!r} is no key=value", remedy="--option gamma=0.5")
-        try:
-            found[key] = json.loads(value)
-        except json.JSONDecodeError:
-            found[key] = value
-    return found
 
 
 def _target(ledger: Ledger, selector: Selector, target: Path | None, seed: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from datumwise.cli.stages import StageLines
 from datumwise.cli.terminal import Line, Surface, columns, table, wrapped
 
 if TYPE_CHECKING:
+    from datumwise.evaluate.batch_coverage import Promise
     from datumwise.evaluate.removal import Interval, Proof, ProofCard
     from datumwise.report.result import Audit, Evidence, Finding
 
@@ -43,9 +44,10 @@ def summary(audit: Audit, to: Surface, *, page: Path | None, checks: Sequence[st
     lines += [Line(part, "bold") for part in _field("", audit.verdict, to)]
     lines += ["", *_findings(audit, to), ""]
     lines += _proof(audit.proof, to)
-    for word, section in (("Promise", audit.promise), ("Forget", audit.forget)):
-        if section is not None:
-            lines.append(f"  {word:<7} {section}")
+    if audit.promise is not None:
+        lines += ["", *_promise(audit.promise, to)]
+    if audit.forget is not None:
+        lines.append(f"  {'Forget':<7} {audit.forget}")
     lines.append("")
     lines += [f"  {'check':<7} {check}" for check in checks]
     for one in audit.chosen:
@@ -123,6 +125,20 @@ def _proof(proof: Proof, to: Surface) -> list[str | Line]:
     for card in proof.cards:
         if not card.primary:
             lines += _field("", _other(card, proof, to), to, start=4)
+    return lines
+
+
+def _promise(promise: Promise, to: Surface) -> list[str | Line]:
+    """The head, then a line a promise: how often it was made and how often it was kept."""
+    what = "sets of classes" if promise.task == "classification" else "intervals"
+    head = f"{what} around {promise.learner}, on {promise.tested:,} held-out datapoints, 95% interval"
+    lines: list[str | Line] = list(_field("Promise", head, to))
+    rows = [(f"each datapoint, {row.promised:.0%}", row) for row in promise.points]
+    rows += [(f"{row.least} of a batch of {promise.batch}, {row.promised:.0%}", row) for row in promise.batches]
+    width = max(columns(name) for name, _ in rows)
+    for name, row in rows:
+        low, high = (f"{100 * end:.1f}" for end in (row.measured.low, row.measured.high))
+        lines.append(f"    {name:<{width}}  {100 * row.measured.value:5.1f}% kept  [{low}, {high}]   {promise.size_of(row)}")
     return lines
 
 
@@ -229,6 +245,7 @@ def audit_facts(audit: Audit, *, page: Path | None, checks: Sequence[Any]) -> di
             {k: getattr(c, k) for k in ("name", "method", "options", "source", "n", "of", "sentence")} for c in audit.chosen
         ],
         "proof": _proof_facts(audit.proof),
+        "promise": None if audit.promise is None else audit.promise.as_dict(),
         "evidence": [
             {
                 "id": e.id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
-from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, OneHotEncoder, StandardScaler
 
 from datumwise.errors import EmptyData, NotFinite, SchemaMismatch, name_some
@@ -25,7 +25,7 @@ from datumwise.probe.given import text_columns, texts
 if TYPE_CHECKING:
     from datumwise.ledger import Ledger
 
-__all__ = ["Features", "embed", "features"]
+__all__ = ["Features", "embed", "features", "on_rows"]
 
 PIXELS_AS_GIVEN = 32 * 32  # pictures up to this many pixels, all of one size, are not resized
 SIDE = 32  # side in pixels that other pictures are resized to
@@ -50,6 +50,8 @@ class Features:
         Ledger columns read.
     left_out : dict of str to str
         Column not read, and why.
+    categories : dict of str to tuple of str
+        Column of categories, and its values in the order of their codes.
     """
 
     kind: str
@@ -58,9 +60,10 @@ class Features:
     transform: BaseEstimator
     columns: tuple[str, ...]
     left_out: dict[str, str] = field(default_factory=dict)
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def features(ledger: Ledger, *, left_out: Sequence[str] = ()) -> Features:
+def features(ledger: Ledger, *, left_out: Sequence[str] = (), like: Features | None = None) -> Features:
     """Read the datapoints of a ledger as rows for a learner, by its roles: image, text or features.
 
     Parameters
@@ -68,16 +71,20 @@ def features(ledger: Ledger, *, left_out: Sequence[str] = ()) -> Features:
     ledger : Ledger
     left_out : sequence of str
         Feature columns not to read, such as one that says which rows are held out.
+    like : Features, optional
+        Of another ledger: the same columns are read, and a category has the same code; one that is not there is one above.
 
     Raises
     ------
     SchemaMismatch
-        If no column can be used as a feature.
+        If no column can be used as a feature, or the ledger does not hold what ``like`` does.
     NotFinite
         If a number is NaN or infinite (a null is allowed and imputed); the ids are named.
     """
     if not len(ledger):
         raise EmptyData(f"{ledger.name} holds no datapoints", remedy="append some first")
+    if like is not None:
+        return _like(ledger, like)
     roles = ledger.roles
     if roles.get("image"):
         return _images(ledger, roles["image"])
@@ -87,6 +94,37 @@ def features(ledger: Ledger, *, left_out: Sequence[str] = ()) -> Features:
     named = roles.get("features") or ()
     named = [named] if isinstance(named, str) else named
     return _table(ledger, [name for name in named if name not in left_out])
+
+
+def _like(ledger: Ledger, first: Features) -> Features:
+    """The same view of another ledger."""
+    if first.kind == "table":
+        lacking = [name for name in first.columns if name not in ledger.schema.names]
+        if lacking:
+            raise SchemaMismatch(
+                f"{ledger.name} lacks {'column' if len(lacking) == 1 else 'columns'} {name_some(lacking)}",
+                remedy="ingest both with the same columns",
+            )
+        found = _table(ledger, first.columns, first.categories)
+    else:
+        found = features(ledger)
+    if (found.kind, np.shape(found.X)[1:]) != (first.kind, np.shape(first.X)[1:]):
+        held = f"{found.kind} of {np.shape(found.X)[1:]} numbers a row and not {first.kind} of {np.shape(first.X)[1:]}"
+        raise SchemaMismatch(f"{ledger.name} holds {held}", remedy="ingest both with the same columns")
+    return found
+
+
+def on_rows(view: Any, estimator: BaseEstimator) -> BaseEstimator:
+    """The estimator, unfitted, behind what turns rows into numbers, unless it is a pipeline that reads texts itself.
+
+    Parameters
+    ----------
+    view : Features, or anything with its ``kind`` and ``transform``
+    estimator : estimator
+    """
+    if isinstance(estimator, Pipeline) and view.kind == "text":
+        return estimator
+    return make_pipeline(clone(view.transform), estimator)
 
 
 def embed(transform: BaseEstimator, X: Any, *, n_components: int, seed: int) -> BaseEstimator:
@@ -130,22 +168,27 @@ def _images(ledger: Ledger, column: str) -> Features:
     return Features("images", ledger.ids, rows, FunctionTransformer(), (column,))
 
 
-def _table(ledger: Ledger, names: Sequence[str]) -> Features:
+def _table(ledger: Ledger, names: Sequence[str], known: Mapping[str, tuple[str, ...]] | None = None) -> Features:
     """Numeric columns with nulls as NaN, categories as codes, side by side."""
     n = len(ledger)
     numbers: list[np.ndarray] = []
     codes: list[np.ndarray] = []
     left_out: dict[str, str] = {}
+    categories: dict[str, tuple[str, ...]] = {}
     used = []
     for name in names:
         column = ledger.table([name])[name].combine_chunks()
         try:
-            block, categorical = _as_numbers(column)
+            if known is not None and name in known:
+                block, categories[name] = _codes(column, known[name]), known[name]
+            else:
+                block, values = _as_numbers(column)
+                categories |= {} if values is None else {name: values}
         except _Unusable as reason:
             left_out[name] = str(reason)
             continue
         _refuse_not_finite(block, column, name, ledger.ids)
-        (codes if categorical else numbers).append(block.reshape(n, -1))
+        (codes if name in categories else numbers).append(block.reshape(n, -1))
         used.append(name)
     if not used:
         why = "; ".join(f"{k}: {v}" for k, v in left_out.items()) or "there are none"
@@ -156,15 +199,25 @@ def _table(ledger: Ledger, names: Sequence[str]) -> Features:
     blocks = numbers + codes
     X = np.hstack(blocks)
     n_numbers = sum(block.shape[1] for block in numbers)
-    return Features("table", ledger.ids, X, _table_transform(n_numbers, X.shape[1]), tuple(used), left_out)
+    return Features("table", ledger.ids, X, _table_transform(n_numbers, X.shape[1]), tuple(used), left_out, categories)
 
 
 class _Unusable(Exception):
     """A column that is not a feature; the message is the reason."""
 
 
-def _as_numbers(column: pa.Array) -> tuple[np.ndarray, bool]:
-    """Column as float64, (n,) or (n, d), nulls as NaN; and whether its values are codes of categories."""
+def _codes(column: pa.Array, values: tuple[str, ...]) -> np.ndarray:
+    """Float64 (n,): where each value stands in ``values``, one above where it is not there, NaN for null."""
+    if pt.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (pt.is_string(column.type) or pt.is_large_string(column.type)):
+        raise _Unusable(f"values of type {column.type} where another ledger has categories")
+    found = pc.fill_null(pc.index_in(column, pa.array(values, column.type)), len(values)).cast(pa.float64())
+    return pc.if_else(column.is_valid(), found, pa.scalar(None, pa.float64())).to_numpy(zero_copy_only=False)
+
+
+def _as_numbers(column: pa.Array) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Column as float64, (n,) or (n, d), nulls as NaN; and the categories whose codes its values are."""
     kind = column.type
     if pt.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
@@ -173,21 +226,20 @@ def _as_numbers(column: pa.Array) -> tuple[np.ndarray, bool]:
         flat = column.flatten().to_numpy(zero_copy_only=False)
         if column.null_count or flat.dtype.kind not in "fiu":
             raise _Unusable("vectors with nulls or of something else than numbers")
-        return flat.astype(np.float32 if flat.dtype == np.float32 else np.float64).reshape(-1, width), False
+        return flat.astype(np.float32 if flat.dtype == np.float32 else np.float64).reshape(-1, width), None
     if pt.is_boolean(kind):
         column, kind = column.cast(pa.int8()), pa.int8()
     if pt.is_temporal(kind):
         column = column.cast(pa.timestamp("us")) if pt.is_date(kind) or pt.is_timestamp(kind) else column
         column, kind = column.cast(pa.int64()), pa.int64()
     if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind):
-        return column.cast(pa.float64()).to_numpy(zero_copy_only=False), False
+        return column.cast(pa.float64()).to_numpy(zero_copy_only=False), None
     if pt.is_string(kind) or pt.is_large_string(kind):
         values = pc.unique(column)
         if len(values) > max(CATEGORIES, TEXT_LIKE * len(column)):
             raise _Unusable(f"{len(values):,} different strings in {len(column):,} rows, which is not a category")
-        ordered = pa.array(sorted(v for v in values.to_pylist() if v is not None), kind)
-        coded = pc.index_in(column, ordered).cast(pa.float64())
-        return coded.to_numpy(zero_copy_only=False), True
+        ordered = tuple(sorted(v for v in values.to_pylist() if v is not None))
+        return _codes(column, ordered), ordered
     raise _Unusable(f"values of type {kind}")
 
 

@@ -104,14 +104,7 @@ def embeddings(ledger: Ledger, *others: Ledger, seed: int = 0) -> list[np.ndarra
     fitted = embed(read.transform, read.X, n_components=COMPONENTS[read.kind], seed=seed)
     rows = [read.X]
     for other in others:
-        its = features(other)
-        if (its.kind, its.columns, np.shape(its.X)[1:]) != (read.kind, read.columns, np.shape(read.X)[1:]):
-            raise SchemaMismatch(
-                f"{other.name} holds {its.kind} of columns {', '.join(its.columns)}, and {ledger.name} {read.kind} of "
-                f"{', '.join(read.columns)}",
-                remedy="ingest both with the same columns",
-            )
-        rows.append(its.X)
+        rows.append(features(other, like=read).X)
     found = [fitted.transform(X) for X in rows]
     return [np.asarray(X.toarray() if hasattr(X, "toarray") else X) for X in found]
 

@@ -1,11 +1,15 @@
 """Learners by the names people call them, for cross-validated predictions and for retraining proofs.
 
-All are scikit-learn's own; what is fixed here are the settings that must not change between two runs being compared.
+Those named here are scikit-learn's own; what is fixed are the settings that must not change between two runs being compared.
+Rooms above and other packages add theirs through the entry-point groups ``datumwise.learners.classification`` and
+``datumwise.learners.regression``: a name, and a class or function that takes ``random_state``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
 
 from sklearn.base import BaseEstimator
 from sklearn.ensemble import (
@@ -21,9 +25,9 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
-from datumwise.errors import UnknownName
+from datumwise.errors import MissingExtra, UnknownName
 
-__all__ = ["LEARNERS", "default_prober", "learner", "learner_name"]
+__all__ = ["LEARNERS", "default_prober", "learner", "learner_name", "learners"]
 
 TREES = 200  # of a forest
 NEIGHBOURS = 10  # votes of the prober's nearest-neighbour half
@@ -47,13 +51,38 @@ LEARNERS: dict[str, dict[str, Callable[[int], BaseEstimator]]] = {
 }
 
 
+@cache
+def learners(task: str) -> dict[str, Callable[[int], BaseEstimator]]:
+    """Every learner of a task by name, those of other rooms and packages last: what builds it from a seed.
+
+    Examples
+    --------
+    >>> list(learners("regression"))[:2]
+    ['nearest neighbour', 'ridge regression']
+    """
+    found = {
+        one.name.replace("-", " ").lower(): partial(_from_entry_point, one)
+        for one in entry_points(group=f"datumwise.learners.{task}")
+    }
+    return {**LEARNERS[task], **{name: build for name, build in sorted(found.items()) if name not in LEARNERS[task]}}
+
+
+def _from_entry_point(point: EntryPoint, seed: int) -> BaseEstimator:
+    try:
+        build = point.load()
+    except ModuleNotFoundError as error:
+        extra = "'datumwise[learn]'" if point.value.startswith("datumwise.") else error.name
+        raise MissingExtra(f"the learner {point.name!r} needs {error.name}", remedy=f"pip install {extra}") from error
+    return build(random_state=seed)
+
+
 def learner(name: str, task: str, *, seed: int = 0) -> BaseEstimator:
     """An unfitted learner by name.
 
     Parameters
     ----------
     name : str
-        One of ``LEARNERS[task]`` (``-`` may stand for the space).
+        One of ``learners(task)`` (``-`` may stand for the space).
     task : str
         ``"classification"`` or ``"regression"``.
     seed : int
@@ -62,13 +91,15 @@ def learner(name: str, task: str, *, seed: int = 0) -> BaseEstimator:
     ------
     UnknownName
         If there is no such learner.
+    MissingExtra
+        If what it is built on is not installed.
 
     Examples
     --------
     >>> learner("nearest-neighbour", "classification")
     KNeighborsClassifier(n_neighbors=1)
     """
-    known = LEARNERS[task]
+    known = learners(task)
     build = known.get(name.replace("-", " ").lower())
     if build is None:
         raise UnknownName(f"there is no learner {name!r} for {task}", remedy=f"choose one of {', '.join(known)}")
@@ -83,7 +114,11 @@ def learner_name(estimator: BaseEstimator) -> str:
     >>> from sklearn.linear_model import Ridge
     >>> learner_name(Ridge())
     'Ridge'
+    >>> learner_name(default_prober("table", "classification"))
+    'extra trees with nearest neighbours'
     """
+    if [name for name, _ in getattr(estimator, "estimators", None) or ()] == ["trees", "neighbours"]:
+        return "extra trees with nearest neighbours"  # the default prober
     steps = getattr(estimator, "steps", None)
     return type(steps[-1][1] if steps else estimator).__name__
 

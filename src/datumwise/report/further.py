@@ -1,4 +1,4 @@
-"""What else stands on an audited ledger: scores that were computed beside the audit's, and selections."""
+"""What else stands on an audited ledger: scores that were computed beside the audit's, selections, promises."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datumwise.report.result import Chosen, ScoreColumn
+from datumwise.report.result import Chosen, Promised, ScoreColumn
 
 if TYPE_CHECKING:
     from datumwise.ledger import Ledger
     from datumwise.ledger.ledger import Column
 
-__all__ = ["read_chosen", "read_scores", "score_names_of", "selection_names"]
+__all__ = ["read_chosen", "read_promised", "read_scores", "score_names_of", "selection_names"]
 
 BINS = 24  # of the small histogram of a score
 POINTS = 120  # of the small curve of gains
@@ -80,6 +80,22 @@ def read_chosen(ledger: Ledger) -> tuple[Chosen, ...]:
                 classes=_classes(labels, chosen),
                 sentence=str(against.get(name, {}).get("sentence", "")),
             )
+        )
+    return tuple(found)
+
+
+def read_promised(ledger: Ledger) -> tuple[Promised, ...]:
+    """Every promise about a batch whose columns still stand on the ledger, the latest first."""
+    found = []
+    for name, fact in reversed(ledger.metadata.get("promises", {}).items()):
+        if not set(fact["columns"]) <= set(ledger.schema.names):
+            continue
+        seen = fact["measured"]
+        said = f"{seen['covered']:,} of {fact['batch']:,} were covered" if seen else ""
+        if "false_claims" in seen:
+            said += f", {seen['false_claims']:,} of {seen['selected']:,} claims were false"
+        found.append(
+            Promised(name, fact["learner"], fact["batch"], fact["calibrated"], (*fact["statements"], *fact["notes"]), said)
         )
     return tuple(found)
 

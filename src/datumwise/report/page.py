@@ -27,7 +27,7 @@ from datumwise.report.charts import (
     quantise,
     score_names,
 )
-from datumwise.report.result import Audit, Evidence, Interval
+from datumwise.report.result import Audit, Evidence, Interval, Promise
 from datumwise.report.sprite import BYTE_LIMIT, Sprite, make_sprite
 from datumwise.report.verdict import signed
 
@@ -241,6 +241,46 @@ def short(value: float) -> str:
     return f"{value:.3g}".replace("-", "−", 1) if math.isfinite(value) else "–"
 
 
+def promise_axis(promise: Promise) -> tuple[float, float]:
+    """Ends of the axis of the promises: from a whole ten percent below the least figure to all."""
+    rows = [*promise.points, *promise.batches]
+    ends = [end for row in rows for end in (row.promised, row.measured.low, row.one_point) if math.isfinite(end)]
+    return max(0.0, math.floor(10 * min(ends) - 1e-9) / 10), 1.0
+
+
+def place(value: float, low: float, high: float) -> float:
+    """Where a value lies between two ends, in percent with two decimals.
+
+    Examples
+    --------
+    >>> place(0.9, 0.6, 1.0)
+    75.0
+    """
+    return round(100 * min(max((value - low) / (high - low), 0.0), 1.0), 2)
+
+
+def whole_percent(fraction: float) -> str:
+    """A fraction that was promised, without needless decimals.
+
+    Examples
+    --------
+    >>> whole_percent(0.9), whole_percent(0.975)
+    ('90%', '97.5%')
+    """
+    return f"{100 * fraction:.4g}%"
+
+
+def size(value: float) -> str:
+    """Classes in a set, or the length of an interval.
+
+    Examples
+    --------
+    >>> size(1.0), size(1234.5), size(float("inf"))
+    ('1.00', '1,234', 'no bound')
+    """
+    return (f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}") if math.isfinite(value) else "no bound"
+
+
 @cache
 def _templates() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -252,8 +292,10 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"clip": clip, "percent": percent, "curve": curve, "bars": bars, "short": short}
+    environment.filters |= {"clip": clip, "percent": percent, "curve": curve, "bars": bars, "short": short, "size": size}
+    environment.filters["whole_percent"] = whole_percent
     environment.globals |= {"count": count, "figure": figure, "gain": signed, "range_of": range_of}
+    environment.globals |= {"promise_axis": promise_axis, "place": place}
     return environment
 
 

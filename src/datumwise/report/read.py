@@ -11,8 +11,9 @@ import numpy as np
 
 from datumwise.errors import UnknownColumn
 from datumwise.evaluate import Interval, Proof, ProofCard, ProofRow
+from datumwise.evaluate.batch_coverage import Promise
 from datumwise.probe.given import joined, text_columns
-from datumwise.report.further import read_chosen, read_scores, score_names_of, selection_names
+from datumwise.report.further import read_chosen, read_promised, read_scores, score_names_of, selection_names
 from datumwise.report.result import Audit, Evidence, Finding, MapData, Pass, Planted
 from datumwise.report.suspects import KINDS
 from datumwise.report.verdict import verdict
@@ -84,8 +85,10 @@ def read_audit(ledger: Ledger) -> Audit:
         picture=_pictures(ledger, ids),
         text=_texts(ledger, ids),
         cells=_cells(ledger, table, fact),
+        promise=Promise.from_dict(fact["promise"]) if fact.get("promise") else None,
         scores=read_scores(ledger),
         chosen=read_chosen(ledger),
+        promised=read_promised(ledger),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datumwise.evaluate.batch_coverage import Promise, PromiseRow
 from datumwise.evaluate.removal import Interval, Proof, ProofCard, ProofRow
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ __all__ = [
     "MapData",
     "Pass",
     "Planted",
+    "Promise",
+    "PromiseRow",
+    "Promised",
     "Proof",
     "ProofCard",
     "ProofRow",
@@ -135,6 +139,18 @@ class Chosen:
     sentence: str = ""  # how it did against random subsets of its size, where that was measured
 
 
+@dataclass(frozen=True)
+class Promised:
+    """What was promised about a batch of datapoints, and stands on the ledger."""
+
+    name: str  # prefix of its columns
+    learner: str
+    batch: int  # datapoints
+    calibrated: int
+    statements: tuple[str, ...]
+    measured: str = ""  # what became of it, where the batch has labels
+
+
 @dataclass(frozen=True, repr=False)
 class Audit:
     """Everything an audit found. Prints as a summary, in a notebook too; ``.to_html(path)`` writes the page."""
@@ -161,10 +177,11 @@ class Audit:
     picture: Callable[[int], Image | None] | None = None  # row -> picture as given
     text: Callable[[int], str | None] | None = None  # row -> full text
     cells: Callable[[int], list[tuple[str, str, float]]] | None = None  # row -> (column, value, unusualness), worst first
-    promise: Any = None  # the section of the room `predict`, when there is one
+    promise: Promise | None = None  # None without labels, and where too few are held out
     forget: Any = None  # the section of the room `forget`, when there is one
     scores: tuple[ScoreColumn, ...] = ()  # every score on the ledger
     chosen: tuple[Chosen, ...] = ()  # every selection on the ledger, the latest first
+    promised: tuple[Promised, ...] = ()  # every promise about a batch of its datapoints, the latest first
 
     def to_html(self, path: str | Path) -> Path:
         """Write the self-contained page; returns its path."""

@@ -19,7 +19,9 @@ import numpy as np
 
 from datumwise.errors import ColumnExists
 from datumwise.evaluate import Proof, removal_proof
+from datumwise.evaluate.batch_coverage import SMALLEST, Promise, batch_coverage
 from datumwise.evaluate.removal import ProofCard
+from datumwise.probe.features import on_rows
 from datumwise.probe.given import given, text_columns
 from datumwise.probe.learners import default_prober, learner, learner_name
 from datumwise.progress import SILENT, Stage
@@ -130,11 +132,12 @@ def audit(
         found = suspects(signals, metric=subject.metric)
         done(", ".join(kind.replace("_", " ") for kind in found.flags))
     proof = _prove(subject, found, model, learner, seed, steps)
+    promise = _promise(subject, found, model, seed, steps)
     with steps("write", "map and columns") as done:
         _write(ledger, subject, found, signals, model, seed, folds)
         done(f"{ledger.path.name} (version {ledger.refresh().version})")
     limits = (*_disagreement(signals), *cut, *subject.limits)
-    _record(ledger, replace(subject, limits=limits), found, proof, steps, command, source is None)
+    _record(ledger, replace(subject, limits=limits), found, proof, promise, steps, command, source is None)
     return read_audit(ledger.refresh())
 
 
@@ -233,9 +236,9 @@ def _signals(
     refuse_small_classes(subject, folds, ledger.roles["label"])
     if _is_estimator(model):
         refuse_not_fitting(model, subject.task)
-        prober = _on_rows(subject, model)
+        prober = on_rows(subject, model)
     else:
-        prober = _on_rows(subject, default_prober(subject.kind, subject.task, seed=seed))
+        prober = on_rows(subject, default_prober(subject.kind, subject.task, seed=seed))
     want = ("labels", "probs", "probs_fit", "loss") if subject.task == "classification" else ("residual", "pred")
     with steps("probe", f"predictions ({folds} folds)") as done:
         assert subject.y is not None
@@ -246,16 +249,6 @@ def _signals(
         what = "probabilities" if subject.task == "classification" else "predictions"
         done(f"{what} ({folds} folds), embedding ({subject.embedding.shape[1]})")
     return signals
-
-
-def _on_rows(subject: Subject, estimator: Any) -> Any:
-    """The estimator behind what turns rows into numbers, unless it is a pipeline that reads texts itself."""
-    from sklearn.base import clone
-    from sklearn.pipeline import Pipeline, make_pipeline
-
-    if isinstance(estimator, Pipeline) and subject.kind == "text":
-        return estimator
-    return make_pipeline(clone(subject.transform), estimator)
 
 
 def _is_estimator(model: Any) -> bool:
@@ -297,7 +290,7 @@ def _prove(subject: Subject, found: Suspects, model: Any, primary: str, seed: in
     runs: list[tuple[np.ndarray, dict[str, Any]]] = [(subject.embedding, on_embedding)]
     if _is_estimator(model):  # the user's own learner, on the rows themselves, is what the verdict is about
         runs = [
-            (subject.X, {learner_name(model): _on_rows(subject, model)}),
+            (subject.X, {learner_name(model): on_rows(subject, model)}),
             (subject.embedding, {primary: on_embedding[primary]}),
         ]
     sets = RANDOM_SETS if len(train) < LARGE else RANDOM_SETS_LARGE
@@ -312,6 +305,29 @@ def _prove(subject: Subject, found: Suspects, model: Any, primary: str, seed: in
         done(f"{sets} random sets beside the cleaned one, {len(cards)} learners")
     cards = [ProofCard(**{**vars(card), "primary": i == 0}) for i, card in enumerate(cards)]
     return Proof(metric, len(held), int(removed.sum()), tuple(cards))
+
+
+def _promise(subject: Subject, found: Suspects, model: Any, seed: int, steps: Steps) -> Promise | None:
+    """What the learner that was asked, trained on the cleaned set, can promise about the held-out datapoints."""
+    if subject.task is None or len(subject.held) < SMALLEST:
+        return None
+    assert subject.y is not None
+    classes = subject.task == "classification"
+    own = _is_estimator(model) and (not classes or hasattr(model, "predict_proba"))
+    asked = model if own else default_prober(subject.kind, subject.task, seed=seed)
+    kept = subject.train[~found.removed]
+    with steps("promise", "held-out batches") as done:
+        fitted = on_rows(subject, asked).fit(subject.X[kept], subject.y[kept])
+        rows = subject.X[subject.held]
+        if classes:
+            predicted = np.zeros((len(rows), len(subject.classes)))
+            predicted[:, fitted.classes_] = fitted.predict_proba(rows)  # a class that was removed whole keeps probability 0
+        else:
+            predicted = fitted.predict(rows)
+        promise = batch_coverage(subject.y[subject.held], predicted, learner=learner_name(asked), seed=seed)
+        what = "sets" if classes else "intervals"
+        done(f"conformal {what}, {promise.calibration:,} + {promise.tested:,} held out, batches of {promise.batch}")
+    return promise
 
 
 def _second(primary: str, task: str) -> str:
@@ -346,7 +362,16 @@ def _model_name(model: Any, subject: Subject) -> str:
     return str(model) if isinstance(model, str | Path) else learner_name(model)
 
 
-def _record(ledger: Ledger, subject: Subject, found: Suspects, proof: Proof, steps: Steps, command: str, demo: bool) -> None:
+def _record(
+    ledger: Ledger,
+    subject: Subject,
+    found: Suspects,
+    proof: Proof,
+    promise: Promise | None,
+    steps: Steps,
+    command: str,
+    demo: bool,
+) -> None:
     """What the page needs beyond the columns, as one JSON fact about the ledger."""
     ledger.set_metadata(
         audit={
@@ -360,6 +385,7 @@ def _record(ledger: Ledger, subject: Subject, found: Suspects, proof: Proof, ste
             "rules": {key: asdict(rule) for key, rule in found.rules.items()},
             "groups": found.groups,
             "proof": proof.as_dict(),
+            "promise": None if promise is None else promise.as_dict(),
             "passes": [asdict(one) for one in steps.passes],
             "limits": list(subject.limits),
             "planted": demo,
