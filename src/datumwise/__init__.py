@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from datumwise._version import __version__
 
 if TYPE_CHECKING:
-    from datumwise import evaluate, probe, score, select
+    from datumwise import evaluate, learn, predict, probe, score, select
     from datumwise.ledger import Ledger, create_ledger, open_ledger
     from datumwise.readers import ingest
     from datumwise.report import audit
@@ -23,7 +23,7 @@ _PUBLIC = {
     "audit": "datumwise.report",
     "methods": "datumwise.score",
 }
-_ROOMS = ("evaluate", "probe", "score", "select")
+_ROOMS = ("evaluate", "learn", "predict", "probe", "score", "select")
 
 __all__ = [
     "Ledger",
@@ -32,8 +32,10 @@ __all__ = [
     "create_ledger",
     "evaluate",
     "ingest",
+    "learn",
     "methods",
     "open_ledger",
+    "predict",
     "probe",
     "score",
     "select",
