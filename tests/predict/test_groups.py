@@ -152,6 +152,7 @@ def test_frames_and_shift_weights_pass_through() -> None:
     kept = BatchConformal(First(), random_state=0).calibrate(X[:800], y[:800], shift_weights=w, bound=1.0).kept_
     assert sum(len(part.scores_) for part in model.groups_.values()) == len(kept) < 500
     assert np.array_equal(np.sort(np.concatenate([part.kept_ for part in model.groups_.values()])), kept)
+    assert all((g[:800][part.kept_] == group).all() for group, part in model.groups_.items())
     found = model.predict_interval(X[800:], g[800:], delta=0.2)
     assert found[1].ids.tolist() == X.index[800:][g[800:] == 1].tolist()
     assert sum(part.n_effective_ for part in model.groups_.values()) == pytest.approx(w.sum())

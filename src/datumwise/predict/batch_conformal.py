@@ -614,11 +614,24 @@ class BatchConformal(BaseEstimator):
     # planning
 
     def plan(self, m: int, alpha: float = 0.1, delta: float = 0.1, max_false: int = 0) -> BatchPlan:
-        """Which statements about a batch of m these calibration points can make, and how many the others need."""
+        """Which statements about a batch of m these calibration points can make, and how many the others need.
+
+        Examples
+        --------
+        >>> plan = BatchConformal().calibrate_scores(np.arange(50.0)).plan(20)
+        >>> [(one.needed, one.possible) for one in plan.statements[1:3]]
+        [(22, True), (180, False)]
+        """
         return batch_plan(len(self._check_calibrated().scores_), m, alpha, delta=delta, max_false=max_false)
 
     def subset(self, rows: Any) -> BatchConformal:
-        """The same with only these of its calibration points: int or bool, places in ``scores_``."""
+        """The same with only these of its calibration points: int or bool, places in ``scores_``.
+
+        Examples
+        --------
+        >>> BatchConformal().calibrate_scores([3.0, 1.0, 2.0]).subset([0, 2]).scores_.tolist()
+        [3.0, 2.0]
+        """
         self._check_calibrated()
         chosen = np.arange(len(self.scores_))[rows]
         part = copy.copy(self)

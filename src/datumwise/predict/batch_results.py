@@ -67,6 +67,13 @@ class BatchIntervals(_Pairs):
     exact_level : float
         Probability that at least ``min_covered`` hold, where scores are continuous.
     validity : str
+
+    Examples
+    --------
+    >>> from datumwise.predict.batch_conformal import BatchConformal
+    >>> found = BatchConformal().calibrate_scores(np.arange(1.0, 100.0)).predict_interval(10, alpha=0.1)
+    >>> float(found.upper[0]), found.rank, round(found.exact_level, 3)
+    (95.0, 95, 0.907)
     """
 
     lower: np.ndarray
@@ -114,6 +121,13 @@ class BatchSets:
     ids : (m,)
     min_covered, alpha, n, threshold, rank, exact_level, validity
         As in `BatchIntervals`.
+
+    Examples
+    --------
+    >>> members, classes = np.array([[True, False], [True, True]]), np.array(["no", "yes"])
+    >>> found = BatchSets(members, classes, np.arange(2), 1, 0.1, 50, 0.8, 47, 0.91)
+    >>> found.labels(), found.sizes.tolist(), found.covered(["yes", "yes"]).tolist()
+    ([['no'], ['no', 'yes']], [1, 2], [False, True])
     """
 
     members: np.ndarray
@@ -171,6 +185,12 @@ class BatchBound(BatchInterval):
     ----------
     of : {"score", "outcome"}
     validity : str
+
+    Examples
+    --------
+    >>> from datumwise.predict.batch_conformal import BatchConformal
+    >>> print(BatchConformal().calibrate_scores(np.arange(1.0, 100.0)).predict_batch(5, "median", alpha=0.1, side="upper"))
+    with probability at least 0.9, the median of the 5 scores is between 0 and 76 (n = 99, ranks)
     """
 
     of: str = "score"
@@ -214,6 +234,12 @@ class BatchBand(_Pairs):
     alpha : float
     n : int
     validity : str
+
+    Examples
+    --------
+    >>> band = BatchBand(np.array([0.0, 1.0]), np.array([2.0, 3.0]), "score", 0.1, 50)
+    >>> band.covered([2.5, 0.5]), band.covered([0.1, 0.2])
+    (True, False)
     """
 
     lower: np.ndarray
@@ -248,7 +274,13 @@ class BatchBand(_Pairs):
 
 
 def label_codes(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """int64 (n,): place of each label among the classes, or a refusal that names the rows."""
+    """int64 (n,): place of each label among the classes, or a refusal that names the rows.
+
+    Examples
+    --------
+    >>> label_codes(np.array(["b", "a"]), np.array(["a", "b"])).tolist()
+    [1, 0]
+    """
     order = np.argsort(classes, kind="stable")
     try:
         place = np.minimum(np.searchsorted(classes, y, sorter=order), len(classes) - 1)

@@ -54,6 +54,17 @@ def interval_fan(result: BatchIntervals, truth: Any = None, axes: Axes | None = 
     ------
     DatumwiseError
         The intervals have no predictions: they were made for a number of datapoints.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from datumwise.predict.batch_conformal import BatchConformal
+    >>> from sklearn.linear_model import LinearRegression
+    >>> rng = np.random.default_rng(0)
+    >>> x, y = rng.random((100, 1)), rng.random(100)
+    >>> model = BatchConformal(LinearRegression().fit(x[:20], y[:20])).calibrate(x[20:90], y[20:90])
+    >>> interval_fan(model.predict_interval(x[90:]), y[90:], axes=Figure().subplots()).get_title(loc="left")
+    'promised: at least 9 of 10 hold, with probability 0.9; 9 do'
     """
     if not np.isfinite(result.prediction).all():
         raise DatumwiseError(
@@ -98,6 +109,15 @@ def set_sizes(result: BatchSets, truth: Any = None, axes: Axes | None = None) ->
     """How many label sets have how many labels, and which of them miss the truth where it is known.
 
     Parameters as `interval_fan`.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from datumwise.predict.batch_results import BatchSets
+    >>> found = BatchSets(np.eye(3, dtype=bool), np.arange(3), np.arange(3), 2, 0.1, 50, 0.8, 47, 0.91)
+    >>> axes = set_sizes(found, [0, 1, 0], axes=Figure().subplots())
+    >>> [float(bar.get_height()) for bar in axes.patches]  # hold the truth, miss it
+    [2.0, 1.0]
     """
     axes = _axes(axes)
     sizes, K = result.sizes, result.members.shape[1]
@@ -140,6 +160,14 @@ def selection_curve(result: SelectionResult, truth: Any = None, axes: Axes | Non
     Returns
     -------
     matplotlib Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from datumwise.predict.selection import select_count
+    >>> found = select_count(np.linspace(-1, 1, 50), [0.5, 1.5, 2.0], alpha=0.1)
+    >>> selection_curve(found, axes=Figure().subplots()).get_title(loc="left")
+    'promised: at most 0 of the 2 selected are false, with probability 0.9'
     """
     axes = _axes(axes)
     scores = np.sort(result.scores)
@@ -188,7 +216,7 @@ def selection_curve(result: SelectionResult, truth: Any = None, axes: Axes | Non
     axes.set_xlabel("cutoff of the score")
     axes.set_ylabel("points")
     if result.control == "fdr":
-        promised = f"expected share of false among the {count:,} selected at most {result.alpha:g}"
+        promised = f"expected share of false claims at most {result.alpha:g}; {count:,} selected"
     else:
         promised = f"at most {result.max_false} of the {count:,} selected are false, with probability {1 - result.alpha:g}"
     if truth is not None:
@@ -213,6 +241,14 @@ def false_claim_curve_plot(curve: FalseClaimCurve, truth: Any = None, axes: Axes
     Returns
     -------
     matplotlib Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from datumwise.predict.selection import false_claim_curve
+    >>> curve = false_claim_curve(np.linspace(-1, 1, 50), [0.5, 1.5, 2.0], alpha=0.1)
+    >>> false_claim_curve_plot(curve, axes=Figure().subplots()).get_ylabel()
+    'false claims'
     """
     axes = _axes(axes)
     m = len(curve.scores)
@@ -246,6 +282,14 @@ def band_plot(band: BatchBand, truth: Any = None, axes: Axes | None = None) -> A
     Returns
     -------
     matplotlib Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from datumwise.predict.batch_conformal import BatchConformal
+    >>> band = BatchConformal().calibrate_scores(np.linspace(0, 1, 101)).predict_band(5)
+    >>> band_plot(band, axes=Figure().subplots()).get_xlabel()
+    'score'
     """
     axes = _axes(axes)
     m = len(band)
@@ -297,6 +341,16 @@ def batch_bounds_plot(
     Returns
     -------
     matplotlib Axes
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from datumwise.predict.batch_bounds import batch_sum_bound
+    >>> scores = np.linspace(0, 1, 100)
+    >>> bounds = {name: batch_sum_bound(scores, 5, 0.2, method=name) for name in ("partition", "rank_sum")}
+    >>> axes = batch_bounds_plot(bounds, truth=0.5, axes=Figure().subplots())
+    >>> [label.get_text() for label in axes.get_yticklabels()]
+    ['partition', 'rank_sum']
     """
     several = isinstance(bounds, Mapping)
     named = dict(bounds) if isinstance(bounds, Mapping) else {bounds.method: bounds}
