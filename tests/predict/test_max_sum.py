@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from functools import reduce
+from importlib import import_module
 from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
 
 from datumwise.errors import DatumwiseError, NotFinite, SchemaMismatch, UnknownName
-from datumwise.predict import max_sum as module
 from datumwise.predict.max_sum import max_fold, max_sum, maximise, min_sum
 from datumwise.predict.rank_sum import rank_sum_quantile
+
+module = import_module("datumwise.predict.max_sum")  # the room binds the function to this name
 
 
 def cases(count: int):

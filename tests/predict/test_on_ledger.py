@@ -83,7 +83,7 @@ def test_label_sets_and_claims_of_classes_and_another_ledger_as_the_batch(tmp_pa
     sets, chosen = rows["promise_set"].to_pylist(), rows["promise_selected"].to_pylist()
     truth = whole["kind"][-50:]
     assert sum(t in s for t, s in zip(truth, sets, strict=True)) >= 45
-    assert 5 < sum(chosen)
+    assert sum(chosen) > 5
     assert sum(c and t != "cat" for c, t in zip(chosen, truth, strict=True)) <= 3
     assert found.measured == {}  # the batch has no labels
     assert not any(name.startswith("promise") for name in open_ledger(ledger.path).schema.names)

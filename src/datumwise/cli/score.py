@@ -132,7 +132,7 @@ def methods(
     room: str | None = None,
     common: Common = Common(),  # noqa: B008
 ) -> Outcome:
-    """List the scores and selectors there are, what they need and where they come from.
+    """List the scores, selectors and learners there are, what they need and where they come from.
 
     Parameters
     ----------
@@ -141,9 +141,9 @@ def methods(
     needs
         Only those that need this signal, or take this input.
     room
-        Only those of this part or package: score, select.
+        Only those of this part or package: score, select, learn.
     """
-    every = [*_declared(), *_selectors()]
+    every = [*_declared(), *_selectors(), *_learners()]
     shown = [
         one
         for one in every
@@ -200,4 +200,26 @@ def _selectors() -> list[dict[str, Any]]:
             },
         }
         for name, one in catalogue().items()
+    ]
+
+
+def _learners() -> list[dict[str, Any]]:
+    """Learners by name; none is loaded, for some need much."""
+    from datumwise.probe.learners import LEARNERS, learners
+
+    tasks: dict[str, list[str]] = {}
+    for task in LEARNERS:
+        for name in learners(task):
+            tasks.setdefault(name, []).append(task)
+    return [
+        {
+            "name": name,
+            "needs": ["embedding", "labels"],
+            "higher": "",
+            "source": "",
+            "summary": f"learner for {' and '.join(kinds)}: --learner of audit, learn and value",
+            "room": "learn",
+            "parameters": {},
+        }
+        for name, kinds in tasks.items()
     ]
