@@ -18,13 +18,12 @@ import time
 import tracemalloc
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
-from datumwise.predict import max_sum as max_sum_module
-from datumwise.predict import order_statistics, rank_sum
 from datumwise.predict.max_sum import max_sum
 from datumwise.predict.order_statistics import order_statistic_rank
 from datumwise.predict.rank_boxes import quartile_box
@@ -107,8 +106,8 @@ def published_draws(n: int, m: int) -> np.ndarray:
 
 def empty_caches() -> None:
     """Nothing may be remembered from the run before."""
-    for module in (order_statistics, rank_sum, max_sum_module):
-        for found in vars(module).values():
+    for name in ("order_statistics", "rank_sum", "max_sum"):
+        for found in vars(import_module(f"datumwise.predict.{name}")).values():
             if hasattr(found, "cache_clear"):
                 found.cache_clear()
 

@@ -104,9 +104,9 @@ def test_made_again_another_way_it_replaces_what_it_wrote_and_never_what_was_giv
     names = open_ledger(doses.path).schema.names
     assert "promise_selected" not in names
     assert set(found.columns) <= set(names)
+    data = numbers() | {"x_lower": np.zeros(N)}
+    ledger = ingest(data, label="y", features=["x"], task="regression", out=doses.path.parent / "taken")
     with pytest.raises(ColumnExists, match="column 'x_lower' came with the data: give the promise another name"):
-        data = numbers() | {"x_lower": np.zeros(N)}
-        ledger = ingest(data, label="y", features=["x"], task="regression", out=doses.path.parent / "taken")
         promise(ledger, where="new", column="x")
 
 

@@ -1,0 +1,1 @@
+"""Parts of deep kernel machines: kernels of Gram matrices, layers, objectives, training."""
