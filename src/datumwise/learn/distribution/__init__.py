@@ -1,0 +1,1 @@
+"""Parts of the distribution transformer: network, heads, training, calibration, influence."""
