@@ -9,7 +9,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
 from datumwise.errors import ColumnExists, DatumwiseError, EmptyData, LabelError, ModelMismatch, SchemaMismatch
 from datumwise.ledger import open_ledger
-from datumwise.predict.on_ledger import promise
+from datumwise.predict.on_ledger import promise, told_apart
+from datumwise.probe.features import features
 from datumwise.readers import ingest
 
 N, NEW = 500, 60
@@ -59,7 +60,8 @@ def test_a_fitted_model_lets_every_other_labelled_datapoint_calibrate(doses):
     np.testing.assert_allclose(found.coverage.prediction, fitted.predict(pd.DataFrame({"x": x[-NEW:, 0]})))
 
 
-def test_promises_hold_as_often_as_they_say_over_many_data_sets(tmp_path):
+def test_promises_hold_as_often_as_they_say_over_many_data_sets(tmp_path, monkeypatch):
+    monkeypatch.setattr("datumwise.predict.on_ledger.told_apart", lambda *given: None)  # only the time
     kept, median = [], []
     for seed in range(40):
         data = numbers(seed, 160)
@@ -115,7 +117,24 @@ def test_a_category_nobody_has_seen_is_said(tmp_path):
     ledger = ingest({k: old[k] for k in ("x", "site", "y")}, label="y", task="regression", out=tmp_path / "old")
     batch = ingest(new, features=["x", "site"], out=tmp_path / "fresh")
     found = promise(ledger, batch=batch)
-    assert found.notes == ("2 of the batch hold a category that was never seen before: promises do not speak of such",)
+    assert found.notes[0] == "2 of the batch hold a category that was never seen before: promises do not speak of such"
+
+
+def test_a_batch_from_elsewhere_is_said_and_one_drawn_alike_is_not(doses):
+    assert promise(doses, where="new").notes == ()
+    (note,) = promise(doses, where="x > 0.8").notes
+    assert note.startswith(
+        "these datapoints are not drawn like those that calibrate (a classifier tells them from the others with an AUC"
+    )
+
+
+def test_batches_drawn_alike_are_rarely_told_apart(doses):
+    view, rng = features(doses), np.random.default_rng(0)
+    found = []
+    for seed in range(15):
+        order = rng.permutation(N)
+        found.append(told_apart(view, order[60:260], view.X[order[:60]], seed))
+    assert sum(one is not None for one in found) <= 1
 
 
 def test_a_batch_from_elsewhere_is_promised_approximately(doses):

@@ -16,8 +16,9 @@ from datumwise.predict.batch_conformal import BatchConformal
 from datumwise.predict.batch_results import BatchBound, BatchIntervals, BatchSets
 from datumwise.predict.groups import GroupedStatements, MondrianBatchConformal
 from datumwise.predict.selection import SelectionResult
-from datumwise.probe.features import Features, features, on_rows
+from datumwise.probe.features import Features, embed, features, on_rows
 from datumwise.probe.fingerprint import model_fingerprint
+from datumwise.probe.given import COMPONENTS
 from datumwise.probe.learners import default_prober, learner_name
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ __all__ = ["SOURCE", "LedgerPromise", "promise"]
 
 SOURCE = "Lee, Tchetgen Tchetgen and Dobriban, 2024"
 TRAIN = 0.5  # share of the labelled datapoints that trains a learner that was not fitted
-SHOWN = 10  # datapoints that are printed
+DRAWN, FEWEST = 5_000, 10  # rows of each kind, at most and at least, that are compared to see whether a batch is alike
+FAR = 0.65  # AUC from which on a batch counts as drawn from elsewhere
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,13 @@ def promise(
         if above is not None or positive is not None:
             claims = {"threshold": above, "positive": positive, "max_false": max_false, "control": control}
             selection = made("select", ids=ids, **claims, **given)
+    if not shifted:
+        told = told_apart(view, calibration, theirs.X[chosen], seed)
+        if told is not None:
+            apart = f"a classifier tells them from the others with an AUC of {told:.2f}"
+            notes.append(
+                f"these datapoints are not drawn like those that calibrate ({apart}): promises assume so; ask for shifted ones"
+            )
     if shifted:
         kept = f"{made.conformal.n_effective_:.0f} of {len(calibration):,}"
         notes.append(f"weights were estimated: {kept} calibrate, and promises are approximate")
@@ -313,6 +322,34 @@ class _Asked:
         """The same with another score."""
         made = BatchConformal(self.conformal.estimator, score, random_state=self.conformal.random_state)
         return _Asked(made, self.X, self.y, self.batch, self.shift, self.groups, self.batch_groups)
+
+
+def told_apart(view: Features, calibration: np.ndarray, batch: np.ndarray, seed: int) -> float | None:
+    """Whether a batch looks drawn from elsewhere: the out-of-fold AUC of a forest that tells it from the calibration rows.
+
+    Returns
+    -------
+    float or None
+        None where the AUC is below 0.65, within three standard errors of chance (Mann-Whitney), or there are too few rows.
+    """
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(calibration)[:DRAWN], rng.permutation(len(batch))[:DRAWN]]
+    n, m = len(rows[0]), len(rows[1])
+    if min(n, m) < FEWEST:
+        return None
+    X = np.concatenate([view.X[rows[0]], batch[rows[1]]])
+    vectors = embed(view.transform, X, n_components=COMPONENTS[view.kind], seed=seed).transform(X)
+    new = np.repeat([0, 1], [n, m])
+    forest = ExtraTreesClassifier(40, min_samples_leaf=3, class_weight="balanced", random_state=seed)
+    folds = StratifiedKFold(4, shuffle=True, random_state=seed)
+    guess = cross_val_predict(forest, vectors, new, cv=folds, method="predict_proba")[:, 1]
+    auc = float(roc_auc_score(new, guess))
+    chance = 0.5 + 3 * np.sqrt((n + m + 1) / (12 * n * m))
+    return auc if auc > max(chance, FAR) else None
 
 
 def _rows(ledger: Ledger, where: str | None) -> np.ndarray:
