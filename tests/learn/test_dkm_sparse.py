@@ -100,7 +100,9 @@ def test_dense_and_sparse_predict_the_same_at_the_same_parameters():
 def test_with_infinite_nu_a_machine_is_a_gaussian_process_with_the_composed_kernel(kernel):
     X, y = rows(15)
     new = rows(9, seed=3)[0]
-    machine = SparseMachine(X, [INF], [kernel] * 2, jitter=1e-8, noise=0.05)
+    # a linear kernel of rank 4 needs jitter, which costs digits
+    jitter, close = (1e-9, 1e-6) if kernel == "linear" else (0.0, 1e-8)
+    machine = SparseMachine(X, [INF], [kernel] * 2, jitter=jitter, noise=0.05)
 
     def k(g_ij, g_i, g_j):
         n = np.sqrt(np.outer(g_i, g_j))
@@ -127,11 +129,11 @@ def test_with_infinite_nu_a_machine_is_a_gaussian_process_with_the_composed_kern
     factors = machine.factors()
     q = best_posterior(stream_statistics(machine, factors, X, y), machine.noise)
     p = machine.project(new, factors)
-    assert np.allclose((p.A.T @ q.m).detach().numpy(), mean, atol=1e-5)
+    assert np.allclose((p.A.T @ q.m).detach().numpy(), mean, atol=close)
     got = p.k - p.A.square().sum(0) + (p.A * (q.cov @ p.A)).sum(0)
-    assert np.allclose(got.detach().numpy(), variance, atol=1e-5)
+    assert np.allclose(got.detach().numpy(), variance, atol=close)
     exact = MultivariateNormal(torch.zeros(15).double(), torch.as_tensor(G)).log_prob(y[:, 0])
-    assert regression_objective(machine, X, y).item() == pytest.approx(exact.item(), rel=1e-4)
+    assert regression_objective(machine, X, y).item() == pytest.approx(exact.item(), rel=10 * close)
 
 
 def test_collapsed_bound_is_the_maximum_of_the_uncollapsed_one():
@@ -194,6 +196,19 @@ def test_statistics_of_blocks_add_up_and_come_off_again():
         assert torch.allclose(a.b, b.b, atol=1e-10)
         assert torch.allclose(a.residual, b.residual, atol=1e-10)
     assert [len(range(30)[part]) for part in blocks(30, 5, 8)] == [8, 8, 8, 6]
+
+
+def test_running_statistics_are_a_weighted_mean_scaled_to_all_rows():
+    X, y = rows(30)
+    machine = SparseMachine(X[:5], [1.0], ["arccos"] * 2)
+    with torch.no_grad():
+        factors = machine.factors()
+        whole, part = (stream_statistics(machine, factors, v, w) for v, w in ((X, y), (X[:10], y[:10])))
+    mixed = whole.towards(part, 0.25)
+    assert mixed.n == 30
+    assert torch.allclose(mixed.Phi, 0.75 * whole.Phi + 0.25 * 3 * part.Phi)
+    assert torch.allclose(mixed.b, 0.75 * whole.b + 0.25 * 3 * part.b)
+    assert torch.allclose(mixed.residual, 0.75 * whole.residual + 0.25 * 3 * part.residual)
 
 
 def test_gram_between_sets_is_the_sparse_formula_and_matches_its_own_diagonal():
