@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from datumwise.errors import ColumnExists, DatumwiseError, EmptyData, NotFinite, SchemaMismatch
-from datumwise.learn.posterior import infer, prior_of
 from datumwise.learn.inference_tasks import TASKS
 from datumwise.learn.linear_gaussian import gmm_posterior
+from datumwise.learn.posterior import infer, prior_of
 from datumwise.ledger import open_ledger
 from datumwise.readers import ingest
 
