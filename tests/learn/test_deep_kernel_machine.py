@@ -523,7 +523,7 @@ def test_questions_that_cannot_be_answered_are_refused(monkeypatch):
         model.predict(X, return_std=True, return_cov=True)
     with pytest.raises(DatumwiseError, match="k = 61 neighbours of 60 datapoints: choose 1 to 60"):
         model.neighbours(X, 61)
-    monkeypatch.setattr("datumwise.learn.deep_kernel_machine.PAIRS", 100)
+    monkeypatch.setattr("datumwise.learn.deep_kernel.inputs.PAIRS", 100)
     for ask in (model.gram, model.influence):
         with pytest.raises(DatumwiseError, match="a matrix of 60 x 60 is too large to hold: ask for at most 100 entries"):
             ask(X)

@@ -182,7 +182,7 @@ def test_many_rows_are_streamed_and_give_the_same(monkeypatch):
         (model.influence(X), model.gram(X)),
     ]
     real = train.blocks
-    monkeypatch.setattr("datumwise.learn.deep_kernel_machine.blocks", lambda n, P, block=None: real(n, P, 7))
+    monkeypatch.setattr("datumwise.learn.deep_kernel.estimator.blocks", lambda n, P, block=None: real(n, P, 7))
     again = [
         model.predict(X, return_std=True),
         model.loo_predict(),

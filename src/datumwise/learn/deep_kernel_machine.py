@@ -6,384 +6,49 @@ kernel methods*, ICML (arXiv 2108.13097).
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
 from datumwise.errors import (
     DatumwiseError,
-    DuplicateId,
     EmptyData,
     LabelError,
     MissingId,
-    NotFinite,
-    SchemaMismatch,
-    UnknownName,
     name_some,
 )
-from datumwise.learn.deep_kernel.cholesky import default_jitter
 from datumwise.learn.deep_kernel.class_output import ClassOutput, normal_draws
-from datumwise.learn.deep_kernel.kernels import check_kernel
-from datumwise.learn.deep_kernel.kl import check_kl
+from datumwise.learn.deep_kernel.estimator import FULL_BATCH_ROWS, INFINITY, DeepKernelEstimator, Progress
+from datumwise.learn.deep_kernel.inputs import (
+    NUMBER,
+    check_targets,
+    checked_k,
+    refuse_not_finite,
+    refuse_too_large,
+    to_numpy,
+)
 from datumwise.learn.deep_kernel.last_layer import LastLayer, forget, influence, leave_one_out, nearest, smoother
-from datumwise.learn.deep_kernel.sparse import Factors, Projection, SparseMachine, collapsed_bound
+from datumwise.learn.deep_kernel.sparse import Projection, SparseMachine, collapsed_bound
 from datumwise.learn.deep_kernel.train import (
     blocks,
     first_order_step,
-    inducing_rows,
     regression_gradient,
     regression_objective,
     stream_statistics,
     train_classes,
     train_regression,
-    with_nus,
 )
 
 __all__ = ["DeepKernelMachineClassifier", "DeepKernelMachineRegressor"]
 
-AUTO_INDUCING = 128  # inducing points, or all rows if there are fewer
-DENSE_ROWS = 2_000  # most rows of a dense machine
-FULL_BATCH_ROWS = 5_000  # above this, mini-batches
-BATCH_SIZE = 1_024
-NU_PATH = (float("inf"), 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)  # widths that nu="auto" tries, the prior first
-NU_PATIENCE = 2  # widths in a row without a better held-out likelihood that end the search
-NU_ROWS = 20  # below these nothing can be held out: the second width is taken
-STAGE = 5  # features at one width get one STAGE-th of the steps of the prior
-HELD_OUT = 0.2  # share of the rows that judges a width
-PAIRS = 20_000**2  # entries of a similarity or influence matrix that may be asked for
-INFINITY = float("inf")
-NUMBER = int | float | np.integer | np.floating
 
-Progress = Callable[[int, int], None] | None
-
-
-class _DeepKernelMachine(BaseEstimator):
-    """What regressor and classifier share: input checks, the machine, similarities, ids."""
-
-    n_layers: int
-    nu: Any
-    kernel: Any
-    ard: bool
-    n_inducing: Any
-    kl: str
-    skr_gamma: float
-    max_iter: int
-    lr: float
-    batch_size: int | None
-    method: str
-    hyperparameters: str
-    optimizer: str
-    inducing: str
-    standardize: bool
-    jitter: float | None
-    dtype: str
-    device: str
-    warm_start: bool
-    random_state: Any
-
-    machine_: SparseMachine
-    ids_: np.ndarray
-
-    def fit(self, X: Any, y: Any, ids: Any = None, progress: Progress = None) -> Self:
-        raise NotImplementedError
-
-    def _log_density(self, X: np.ndarray, y: np.ndarray) -> float:
-        raise NotImplementedError
-
-    def _begin(self, X: np.ndarray) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
-    def _train(
-        self, machine: SparseMachine, rows: Tensor, targets: Tensor, steps: int, seed: int, progress: Progress
-    ) -> list[float]:
-        raise NotImplementedError
-
-    def _first_order(self, machine: SparseMachine, rows: Tensor, targets: Tensor, steps: int) -> float:
-        raise NotImplementedError
-
-    def _finish(self, machine: SparseMachine, rows: Tensor, targets: Tensor) -> float:
-        raise NotImplementedError
-
-    def gram(self, X: Any, X2: Any = None, layer: int = -1) -> np.ndarray:
-        """How alike the model takes datapoints to be, after any layer.
-
-        Parameters
-        ----------
-        X : array (n, d)
-        X2 : array (n2, d), optional
-            ``X`` itself by default.
-        layer : int, default -1
-            0: inputs (scaled); l: Gram matrix G_l that layer l learned; -1: the last.
-
-        Returns
-        -------
-        float64 ndarray (n, n2)
-            Unnormalised; positive semi-definite for ``X2=None``.
-
-        Raises
-        ------
-        NotFittedError, NotFinite, UnknownName
-            Before ``fit``; NaN; no such layer.
-        """
-        check_is_fitted(self)
-        count = len(self.machine_.nus) + 1
-        if not -count <= layer < count:
-            raise UnknownName(f"there is no layer {layer}", remedy=f"choose 0 (inputs) to {count - 1}, or -1")
-        rows, columns = self._project(X), None if X2 is None else self._project(X2)
-        return self._cross(rows, columns, layer % count)
-
-    def _cross(self, rows: list[Projection], columns: list[Projection] | None, which: int) -> np.ndarray:
-        """Block ``which`` of `SparseMachine.cross` between two projected sets."""
-        shape = [sum(len(p.k) for p in part) for part in (rows, columns or rows)]
-        _small_enough(*shape)
-        with torch.no_grad():
-            matrix = [[self.machine_.cross(one, two)[which] for two in columns or rows] for one in rows]
-            return torch.cat([torch.cat(line, 1) for line in matrix]).double().cpu().numpy()
-
-    def _project(self, X: Any) -> list[Projection]:
-        """New rows as the last layer sees them, in blocks."""
-        return list(self._projections(self._new_rows(X)))
-
-    def _projections(self, rows: Tensor) -> Iterator[Projection]:
-        factors = self._factors()
-        with torch.no_grad():
-            for part in blocks(len(rows), len(self.machine_.Z)):
-                yield self.machine_.project(rows[part], factors)
-
-    def _factors(self) -> Factors:
-        with torch.no_grad():
-            return self.machine_.factors()
-
-    def _new_rows(self, X: Any) -> Tensor:
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype="numeric", ensure_all_finite=False)
-        _finite(X, "X")
-        return self._tensor(X)
-
-    def _tensor(self, X: np.ndarray) -> Tensor:
-        standard = (np.asarray(X, dtype=np.float64) - self.X_mean_) / self.X_scale_
-        return torch.as_tensor(standard, dtype=self.machine_.Z.dtype, device=self.machine_.Z.device)
-
-    def _training_parts(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Which rows, their A and k, block by block: of the datapoints that the model still knows."""
-        factors = self._factors()
-        with torch.no_grad():
-            if self.machine_.dense:
-                A, k = factors.L.T[:, self._kept], factors.K.diagonal()[self._kept]
-                yield slice(0, len(k)), A, k
-                return
-            for part in blocks(len(self._X), len(self.machine_.Z)):
-                found = self.machine_.project(self._tensor(self._X[part]), factors)
-                yield part, found.A, found.k
-
-    def _walk(self, X: np.ndarray, y: np.ndarray, ids: Any, noise: float | None, progress: Progress) -> None:
-        """Refuse what cannot be done, lay out the machine and take it through all stages."""
-        n = len(X)
-        rng = np.random.default_rng(self.random_state)
-        nus, kernels = self._checked(n)
-        self.ids_ = _checked_ids(ids, n)
-        searched = 0
-        if isinstance(self.nu, str):
-            longest = sum(steps for _, steps, _ in self._stages([NU_PATH[-1]] * self.n_layers))
-            nus = [self._chosen_nu(X, y, rng, _part(progress, 0, 2 * longest))] * self.n_layers
-            searched = 2 * longest
-        self._X, self._kept = X.copy(), np.arange(n)
-        self._scale_inputs(X)
-        standard = (np.asarray(X, dtype=np.float64) - self.X_mean_) / self.X_scale_
-        dense = self.n_inducing is None
-        P = n if dense else min(n, AUTO_INDUCING) if self.n_inducing == "auto" else self.n_inducing
-        Z = standard if dense else inducing_rows(standard, P, self.inducing, rng)
-        before = getattr(self, "machine_", None) if self.warm_start else None
-        stages = self._stages(nus) if before is None else self._stages(nus)[-1:]
-        machine = self._laid_out(Z, kernels, noise) if before is None else self._continued(before, kernels, Z)
-        self.machine_ = machine  # its dtype and device are those of the rows
-        rows, targets = self._begin(X)
-        total = sum(steps for _, steps, _ in stages)
-        done, history = 0, []
-        judge = getattr(self, "_judge", None)
-        for widths, steps, what in stages:
-            if what == "first_order":  # a step from the prior, whatever was learned before
-                machine = with_nus(machine, [INFINITY] * self.n_layers)
-            machine = with_nus(machine, widths)
-            part = _part(progress, max(searched - total, 0) + done, max(searched, total))
-            if what == "first_order":
-                self.first_order_length_ = self._first_order(machine, rows, targets, steps)
-            else:
-                machine.learn(what)
-                history += self._train(machine, rows, targets, steps, int(rng.integers(2**31)), part)
-            done += steps
-            machine.learn("nothing")
-            self.machine_ = machine
-            if judge is not None:
-                self._finish(machine, rows, targets)
-                if judge(self, max(widths)):
-                    return
-        self._report(machine, history, self._finish(machine, rows, targets))
-
-    def _stages(self, nus: list[float]) -> list[tuple[list[float], int, str]]:
-        """Widths, steps and what is learned in them, one stage after the other; nus are approached from infinity."""
-        prior, short = [INFINITY] * self.n_layers, max(self.max_iter // STAGE, min(self.max_iter, 1))
-        finite = [nu for nu in nus if nu < INFINITY]
-        searching = isinstance(self.nu, str) or hasattr(self, "_judge")
-        if not finite or (self.hyperparameters == "joint" and self.method == "optimize" and not searching):
-            return [(nus, self.max_iter, "all")]
-        above = [nu for nu in NU_PATH[1:] if nu > min(finite)]
-        if self.method == "first_order":  # always from the prior: only a search needs what lies between
-            above = above if hasattr(self, "_judge") else []
-        what = "first_order" if self.method == "first_order" else "features" if self.hyperparameters == "prior" else "all"
-        path = [[max(nu, least) for nu in nus] for least in above] + [nus]
-        return [(prior, self.max_iter, "all")] + [(widths, short, what) for widths in path]
-
-    def _laid_out(self, Z: np.ndarray, kernels: list[str], noise: float | None) -> SparseMachine:
-        dtype = getattr(torch, self.dtype)
-        return SparseMachine(
-            torch.as_tensor(Z, dtype=dtype, device=self.device),
-            [INFINITY] * self.n_layers,
-            kernels,
-            ard=self.ard,
-            jitter=default_jitter(dtype) if self.jitter is None else self.jitter,
-            kl=self.kl,
-            skr_gamma=self.skr_gamma,
-            noise=noise,
-            dense=self.n_inducing is None,
-        )
-
-    def _continued(self, before: SparseMachine, kernels: list[str], Z: np.ndarray) -> SparseMachine:
-        """The machine of the last fit, if it fits."""
-        dense = self.n_inducing is None
-        same = before.Z.shape == Z.shape and before.Z.dtype == getattr(torch, self.dtype) and before.dense == dense
-        if not same or before.kernels != kernels:
-            raise SchemaMismatch(
-                f"the last fit had {before.Z.shape[0]} inducing points of {before.Z.shape[1]} columns and other settings",
-                remedy="keep n_inducing, n_layers, kernel and dtype, or set warm_start=False",
-            )
-        if dense:
-            before.Z.data.copy_(torch.as_tensor(Z))
-        return before
-
-    def _checked(self, n: int) -> tuple[list[float], list[str]]:
-        """Refuse settings that mean nothing; nu a layer, kernel a layer and one."""
-        if n < 2:
-            raise EmptyData(f"X has n_samples = {n}, and a kernel machine needs two", remedy="give more rows")
-        for name, low in (("n_layers", 0), ("max_iter", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < low:
-                raise DatumwiseError(f"{name} must be a whole number of at least {low}, not {value!r}")
-        for name, choices in (
-            ("method", ("optimize", "first_order")),
-            ("dtype", ("float64", "float32")),
-            ("optimizer", ("adam", "lbfgs")),
-            ("inducing", ("random", "kmeans")),
-            ("hyperparameters", ("prior", "joint")),
-        ):
-            value = getattr(self, name)
-            if value not in choices:
-                raise UnknownName(f"there is no {name} {value!r}", remedy=f"choose {choices[0]!r} or {choices[1]!r}")
-        if not (isinstance(self.lr, NUMBER) and self.lr > 0):
-            raise DatumwiseError(f"lr must be positive, not {self.lr!r}")
-        if not (isinstance(self.skr_gamma, NUMBER) and self.skr_gamma >= 0):
-            raise DatumwiseError(
-                f"skr_gamma must be at least 0, not {self.skr_gamma!r}", remedy="0 turns it off, 4 is published"
-            )
-        if self.jitter is not None and not self.jitter >= 0:
-            raise DatumwiseError(f"jitter must be at least 0, not {self.jitter!r}")
-        if self.batch_size is not None and (not isinstance(self.batch_size, int | np.integer) or self.batch_size < 1):
-            raise DatumwiseError(f"batch_size must be a positive whole number, not {self.batch_size!r}")
-        check_kl(self.kl, None)
-        self._check_inducing(n)
-        if self.optimizer == "lbfgs" and (self._rows_a_step(n) is not None or self.skr_gamma > 0):
-            raise DatumwiseError(
-                "L-BFGS needs the full batch and no random regularisation",
-                remedy=f"optimizer='adam', or batch_size >= {n} and skr_gamma=0",
-            )
-        auto = isinstance(self.nu, str) and self.nu == "auto"
-        nus = [INFINITY] * self.n_layers if auto else _one_each("nu", self.nu, self.n_layers, _checked_nu)
-        return nus, _one_each("kernel", self.kernel, self.n_layers + 1, _checked_kernel)
-
-    def _chosen_nu(self, X: np.ndarray, y: np.ndarray, rng: np.random.Generator, progress: Progress) -> float:
-        """The nu that predicts held-out rows best, on a path from infinity downward; ``nu_path_`` keeps what was found."""
-        self.nu_path_: list[tuple[float, float]] = []
-        if self.n_layers == 0 or len(X) < NU_ROWS:
-            return NU_PATH[1]
-        order = rng.permutation(len(X))
-        held, rest = np.split(order, [int(HELD_OUT * len(X))])
-        if isinstance(self, ClassifierMixin):  # every class must be there to be learned
-            first = order[np.unique(y[order], return_index=True)[1]]
-            held, rest = np.setdiff1d(held, first), np.union1d(rest, first)
-        P = self.n_inducing if self.n_inducing in (None, "auto") else min(self.n_inducing, len(rest))
-        trial = clone(self).set_params(nu=NU_PATH[-1], n_inducing=P, random_state=int(rng.integers(2**31)), warm_start=False)
-
-        def judge(fitted: Any, nu: float) -> bool:
-            """Whether ``NU_PATIENCE`` widths in a row have brought nothing."""
-            self.nu_path_.append((nu, fitted._log_density(X[held], y[held])))
-            scores = [score for _, score in self.nu_path_]
-            return len(scores) - 1 - int(np.argmax(scores)) >= NU_PATIENCE
-
-        trial._judge = judge
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a column may be constant in the part
-            trial.fit(X[rest], y[rest], progress=progress)
-        return max(self.nu_path_, key=lambda pair: pair[1])[0]
-
-    def _check_inducing(self, n: int) -> None:
-        P = self.n_inducing
-        if P is None:
-            if n > DENSE_ROWS:
-                raise DatumwiseError(
-                    f"{n:,} rows are too many for a dense machine, which takes {DENSE_ROWS:,}",
-                    remedy="give n_inducing, for example 256",
-                )
-        elif P != "auto":
-            if not isinstance(P, int | np.integer) or P < 1:
-                raise DatumwiseError(f"n_inducing must be a positive whole number, 'auto' or None (dense), not {P!r}")
-            if n < P:
-                raise DatumwiseError(
-                    f"n_inducing = {P} is more than the {n} rows of X", remedy="at most one a row, 'auto', or None (dense)"
-                )
-
-    def _rows_a_step(self, n: int) -> int | None:
-        """None: all of them."""
-        if self.n_inducing is None and isinstance(self, RegressorMixin):
-            return None
-        size = self.batch_size if self.batch_size is not None else BATCH_SIZE if n > FULL_BATCH_ROWS else n
-        return None if size >= n else int(size)
-
-    def _scale_inputs(self, X: np.ndarray) -> None:
-        self.X_mean_, self.X_scale_ = np.zeros(X.shape[1]), np.ones(X.shape[1])
-        if not self.standardize:
-            return
-        X = np.asarray(X, dtype=np.float64)
-        mean, scale = X.mean(0), X.std(0)
-        constant = scale <= 1e-12 * np.abs(X).max(0)
-        if constant.any():
-            warnings.warn(
-                f"columns {name_some(np.flatnonzero(constant))} of X never vary: they are centred, not scaled",
-                UserWarning,
-                stacklevel=4,
-            )
-        self.X_mean_, self.X_scale_ = mean, np.where(constant, 1.0, scale)
-
-    def _report(self, machine: SparseMachine, history: list[float], objective: float) -> None:
-        self.history_, self.n_iter_ = np.asarray(history), len(history)
-        self.nu_ = np.asarray(machine.nus)
-        self.kl_per_layer_ = np.array([kl.item() for kl in machine.kls()])
-        self.elbo_ = objective
-        self.n_clamped_ = int(machine.clamped)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.non_deterministic = False
-        return tags
-
-
-class DeepKernelMachineRegressor(RegressorMixin, _DeepKernelMachine):
+class DeepKernelMachineRegressor(RegressorMixin, DeepKernelEstimator):
     """Regression with learned similarities, a calibrated spread and an exact account of every training datapoint.
 
     Each of L layers has a Gram matrix G_l (how alike are two datapoints?), and training maximises
@@ -539,11 +204,11 @@ class DeepKernelMachineRegressor(RegressorMixin, _DeepKernelMachine):
         ------
         NotFinite, SchemaMismatch, EmptyData, UnknownName, DuplicateId, DatumwiseError
         """
-        _check_targets(X, y)
+        check_targets(X, y)
         X, y = validate_data(
             self, X, y, dtype="numeric", y_numeric=True, multi_output=True, ensure_all_finite=False, ensure_min_samples=1
         )
-        _finite(X, "X")
+        refuse_not_finite(X, "X")
         y = np.asarray(y, dtype=np.float64)
         self._flat = y.ndim == 1
         self._y = y.reshape(len(y), -1).copy()
@@ -614,14 +279,14 @@ class DeepKernelMachineRegressor(RegressorMixin, _DeepKernelMachine):
             mean = self._in_units(torch.cat([mean for mean, _ in found]))
             if return_std:
                 variance = torch.cat([variance for _, variance in found]) + layer.noise
-                return mean, self._unflatten(np.sqrt(_numpy(variance)[:, None] * self.y_scale_**2), 1)
+                return mean, self._unflatten(np.sqrt(to_numpy(variance)[:, None] * self.y_scale_**2), 1)
             if not return_cov:
                 return mean
             K = torch.as_tensor(self._cross(projections, None, -1), dtype=layer.noise.dtype, device=layer.noise.device)
             A = torch.cat([p.A for p in projections], 1)
             covariance = layer.covariance(A, A, K)
             covariance.diagonal().copy_(torch.cat([variance for _, variance in found]) + layer.noise)
-        return mean, self._unflatten(_numpy(covariance)[:, :, None] * self.y_scale_**2, 2)
+        return mean, self._unflatten(to_numpy(covariance)[:, :, None] * self.y_scale_**2, 2)
 
     def loo_predict(self) -> tuple[np.ndarray, np.ndarray]:
         """Prediction of every training datapoint by a last layer that has not seen it, in closed form.
@@ -638,7 +303,7 @@ class DeepKernelMachineRegressor(RegressorMixin, _DeepKernelMachine):
         layer = self.last_layer_
         found = [leave_one_out(layer, A, k, self._targets(self._y[part])) for part, A, k in self._training_parts()]
         mean = self._in_units(torch.cat([mean for mean, _ in found]))
-        variance = _numpy(torch.cat([variance for _, variance in found]) + layer.noise)
+        variance = to_numpy(torch.cat([variance for _, variance in found]) + layer.noise)
         return mean, self._unflatten(variance[:, None] * self.y_scale_**2, 1)
 
     def influence(self, X: Any) -> np.ndarray:
@@ -657,9 +322,9 @@ class DeepKernelMachineRegressor(RegressorMixin, _DeepKernelMachine):
             Rows in the order of ``ids_``.
         """
         star = self._star(X)
-        _small_enough(len(self._X), star.shape[1])
+        refuse_too_large(len(self._X), star.shape[1])
         parts = [influence(self.last_layer_, star, A, self._targets(self._y[part])) for part, A, _ in self._training_parts()]
-        return self._unflatten(_numpy(torch.cat(parts)) * self.y_scale_, 2)
+        return self._unflatten(to_numpy(torch.cat(parts)) * self.y_scale_, 2)
 
     def neighbours(self, X: Any, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """Which training datapoints make each prediction, and with which weight?
@@ -678,9 +343,9 @@ class DeepKernelMachineRegressor(RegressorMixin, _DeepKernelMachine):
             Signed; over all datapoints they sum to 1 or less where the data are dense.
         """
         star = self._star(X)
-        _checked_k(k, len(self._X))
+        checked_k(k, len(self._X))
         indices, values = nearest((smoother(self.last_layer_, star, A) for _, A, _ in self._training_parts()), k)
-        return self.ids_[indices.cpu().numpy()], _numpy(values)
+        return self.ids_[indices.cpu().numpy()], to_numpy(values)
 
     def forget(self, ids: Any, refit: bool = False) -> Self:
         """Remove training datapoints, in place.
@@ -749,7 +414,7 @@ class DeepKernelMachineRegressor(RegressorMixin, _DeepKernelMachine):
         return torch.as_tensor((y - self.y_mean_) / self.y_scale_, dtype=like.dtype, device=like.device)
 
     def _in_units(self, mean: Tensor) -> np.ndarray:
-        return self._unflatten(_numpy(mean) * self.y_scale_ + self.y_mean_, 1)
+        return self._unflatten(to_numpy(mean) * self.y_scale_ + self.y_mean_, 1)
 
     def _unflatten(self, values: np.ndarray, axis: int) -> Any:
         """Without the axis of outputs if y had none."""
@@ -774,7 +439,7 @@ class DeepKernelMachineRegressor(RegressorMixin, _DeepKernelMachine):
         return tags
 
 
-class DeepKernelMachineClassifier(ClassifierMixin, _DeepKernelMachine):
+class DeepKernelMachineClassifier(ClassifierMixin, DeepKernelEstimator):
     """Classification with learned similarities and probabilities that average over what the model is unsure of.
 
     As `DeepKernelMachineRegressor`, with a softmax over C latent outputs, whose inducing values have a Gaussian posterior that
@@ -871,9 +536,9 @@ class DeepKernelMachineClassifier(ClassifierMixin, _DeepKernelMachine):
         ------
         NotFinite, SchemaMismatch, EmptyData, LabelError, UnknownName, DuplicateId, DatumwiseError
         """
-        _check_targets(X, y)
+        check_targets(X, y)
         X, y = validate_data(self, X, y, dtype="numeric", ensure_all_finite=False, ensure_min_samples=1, multi_output=True)
-        _finite(X, "X")
+        refuse_not_finite(X, "X")
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -930,7 +595,7 @@ class DeepKernelMachineClassifier(ClassifierMixin, _DeepKernelMachine):
         draws = self._draws(self.machine_.Z)
         with torch.no_grad():
             found = [self._mean_softmax(p, draws) for p in projections]
-        probabilities = _numpy(torch.cat(found))
+        probabilities = to_numpy(torch.cat(found))
         return probabilities / probabilities.sum(1, keepdims=True)
 
     def _mean_softmax(self, p: Projection, draws: Tensor) -> Tensor:
@@ -946,7 +611,7 @@ class DeepKernelMachineClassifier(ClassifierMixin, _DeepKernelMachine):
         """Mean latent outputs (m, C); for two classes the second minus the first, (m,)."""
         projections = self._project(X)
         with torch.no_grad():
-            mean = _numpy(torch.cat([self.output_(p.A, p.k)[0] for p in projections]))
+            mean = to_numpy(torch.cat([self.output_(p.A, p.k)[0] for p in projections]))
         return mean[:, 1] - mean[:, 0] if mean.shape[1] == 2 else mean
 
     def neighbours(self, X: Any, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -964,7 +629,7 @@ class DeepKernelMachineClassifier(ClassifierMixin, _DeepKernelMachine):
             Correlation of the latent outputs under the learned kernel, largest magnitude first.
         """
         star = self._project(X)
-        _checked_k(k, len(self._X))
+        checked_k(k, len(self._X))
         spread = torch.cat([p.k for p in star]).sqrt()
 
         def parts() -> Iterator[Tensor]:
@@ -974,7 +639,7 @@ class DeepKernelMachineClassifier(ClassifierMixin, _DeepKernelMachine):
                     yield block / spread[:, None] / train.k.sqrt()
 
         indices, values = nearest(parts(), k)
-        return self.ids_[indices.cpu().numpy()], _numpy(values)
+        return self.ids_[indices.cpu().numpy()], to_numpy(values)
 
     def _log_density(self, X: np.ndarray, y: np.ndarray) -> float:
         """Mean log-probability of the right class."""
@@ -996,81 +661,3 @@ class DeepKernelMachineClassifier(ClassifierMixin, _DeepKernelMachine):
     def _draws(self, like: Tensor) -> Tensor:
         C = len(self.classes_)
         return normal_draws(self.n_samples if C > 2 else 1, C, self._seed, dtype=like.dtype, device=like.device)
-
-
-def _part(progress: Progress, start: int, total: int) -> Progress:
-    """Progress of a part that begins at ``start`` of ``total``; 0: of as many as the whole says."""
-    if progress is None:
-        return None
-    report = progress
-    return lambda done, count: report(start + done, total or count)
-
-
-def _finite(values: np.ndarray, name: str) -> None:
-    """Refuse NaN and infinity, naming the rows."""
-    values = np.asarray(values, dtype=np.float64)
-    if np.isfinite(values.sum()):
-        return
-    for test, what in ((np.isnan, "NaN"), (np.isinf, "inf")):
-        bad = np.flatnonzero(test(values).reshape(len(values), -1).any(1))
-        if len(bad):
-            raise NotFinite(f"{name} contains {what} at rows {name_some(bad)}", remedy="drop or fill them", ids=bad.tolist())
-
-
-def _check_targets(X: Any, y: Any) -> None:
-    shapes = [getattr(v, "shape", None) for v in (X, y)]
-    lengths = [s[0] if s else len(v) if hasattr(v, "__len__") else None for s, v in zip(shapes, (X, y), strict=True)]
-    if None not in lengths and lengths[0] != lengths[1]:
-        raise SchemaMismatch(f"X has {lengths[0]:,} rows and y {lengths[1]:,}", remedy="give one target a row")
-    targets = np.asarray(y)
-    if targets.dtype.kind == "f" and targets.ndim:
-        _finite(targets, "y")
-
-
-def _checked_ids(ids: Any, n: int) -> np.ndarray:
-    if ids is None:
-        return np.arange(n)
-    ids = np.asarray(ids)
-    if ids.shape != (n,):
-        raise SchemaMismatch(f"{n:,} rows and ids of shape {ids.shape}", remedy="give one id a row")
-    names, counts = np.unique(ids, return_counts=True)
-    if len(names) < n:
-        twice = names[counts > 1].tolist()
-        raise DuplicateId(f"the id {name_some(twice)} occurs more than once", ids=twice)
-    return ids
-
-
-def _checked_nu(nu: Any) -> float:
-    if not isinstance(nu, NUMBER) or isinstance(nu, bool) or not nu >= 0:
-        raise DatumwiseError(f"nu must be at least 0, not {nu!r}", remedy="from 0.1 to 10 for tables, inf to learn no features")
-    return float(nu)
-
-
-def _checked_kernel(name: Any) -> str:
-    check_kernel(name)
-    return name
-
-
-def _one_each(name: str, given: Any, count: int, check: Callable[[Any], Any]) -> list[Any]:
-    """A list of ``count`` checked values from one value or a list of so many."""
-    if isinstance(given, str) or np.ndim(given) == 0:
-        return [check(given)] * count
-    if len(given) != count:
-        raise SchemaMismatch(f"{name} has {len(given)} entries for {count} layers", remedy=f"give one, or {count}")
-    return [check(value) for value in given]
-
-
-def _checked_k(k: int, n: int) -> None:
-    if not isinstance(k, int | np.integer) or not 1 <= k <= n:
-        raise DatumwiseError(f"k = {k} neighbours of {n:,} datapoints", remedy=f"choose 1 to {n:,}")
-
-
-def _small_enough(rows: int, columns: int) -> None:
-    if rows * columns > PAIRS:
-        raise DatumwiseError(
-            f"a matrix of {rows:,} x {columns:,} is too large to hold", remedy=f"ask for at most {PAIRS:,} entries at a time"
-        )
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return values.detach().double().cpu().numpy()
