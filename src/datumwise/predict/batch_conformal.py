@@ -11,7 +11,7 @@ import math
 import numbers
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import NotFittedError
 
 from datumwise.errors import DatumwiseError, LabelError, ModelMismatch, NotFinite, SchemaMismatch, UnknownName, name_some
+from datumwise.predict.answers import Answer, column_of
 from datumwise.predict.batch_bounds import (
     batch_function_bound,
     batch_quantile_bound,
@@ -28,7 +29,7 @@ from datumwise.predict.batch_bounds import (
 )
 from datumwise.predict.batch_plan import BatchPlan, batch_plan
 from datumwise.predict.batch_results import BatchBand, BatchBound, BatchIntervals, BatchSets, label_codes
-from datumwise.predict.inputs import aligned_ids, batch_size, real_column, take_rows
+from datumwise.predict.inputs import aligned_ids, batch_size, real_column
 from datumwise.predict.order_statistics import (
     check_alpha,
     order_statistic_rank,
@@ -652,7 +653,7 @@ class BatchConformal(BaseEstimator):
     def _take(
         self,
         scores: np.ndarray,
-        answers: _Answer | None,
+        answers: Answer | None,
         outcomes: np.ndarray | None,
         weights: Any,
         bound: float | None,
@@ -702,7 +703,7 @@ class BatchConformal(BaseEstimator):
             raise NotFittedError("this BatchConformal is not calibrated: call calibrate(X, y) or calibrate_scores(scores)")
         return self
 
-    def _batch(self, X: Any) -> tuple[int, _Answer | None]:
+    def _batch(self, X: Any) -> tuple[int, Answer | None]:
         self._check_calibrated()
         if isinstance(X, numbers.Integral):
             return whole_number(X, "m", 1), None
@@ -714,27 +715,27 @@ class BatchConformal(BaseEstimator):
             raise ModelMismatch(f"the model gave {answer.length:,} answers for {m:,} rows")
         return m, answer
 
-    def _answer(self, X: Any) -> _Answer:
+    def _answer(self, X: Any) -> Answer:
         """What the model says of the rows of X, as the score needs it."""
         self._check_score()
         if self.estimator is None and not callable(self.score):
             raise DatumwiseError("there is no estimator to predict with", remedy="use calibrate_scores and X = m")
         if self.score in LABEL_SCORES:
-            return _Answer.of_classifier(self.estimator, X)
+            return Answer.of_classifier(self.estimator, X)
         if self.score == "normalized":
             prediction, scale = self.estimator.predict(X, return_std=True)
-            return _Answer(_column(prediction), _column(scale))
+            return Answer(column_of(prediction), column_of(scale))
         if self.score == "cqr":
             pair = isinstance(self.estimator, tuple | list)
-            ends = np.column_stack([_column(e.predict(X)) for e in self.estimator]) if pair else self.estimator.predict(X)
-            return _Answer(np.asarray(ends))
+            ends = np.column_stack([column_of(e.predict(X)) for e in self.estimator]) if pair else self.estimator.predict(X)
+            return Answer(np.asarray(ends))
         if callable(self.score):
-            return _Answer(None if self.estimator is None else _column(self.estimator.predict(X)))
+            return Answer(None if self.estimator is None else column_of(self.estimator.predict(X)))
         if hasattr(self.estimator, "__sklearn_tags__") and is_classifier(
             self.estimator
         ):  # labels that happen to be numbers must not pass for a regression
             raise ModelMismatch(f"score {self.score!r} is of numbers, and this is a classifier", remedy="score='lac' or 'aps'")
-        return _Answer(_column(self.estimator.predict(X)))
+        return Answer(column_of(self.estimator.predict(X)))
 
     def _label_scores(self, probs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         uniform = rng.random(len(probs)) if self.randomize and self.score != "lac" else None
@@ -763,7 +764,7 @@ class BatchConformal(BaseEstimator):
             raise NotFinite(f"invert gave NaN in row {name_some(np.flatnonzero(np.isnan(ends).any(axis=1)))}")
         return ends
 
-    def _centre(self, about: str, answer: _Answer | None, of_callable: bool) -> np.ndarray | None:
+    def _centre(self, about: str, answer: Answer | None, of_callable: bool) -> np.ndarray | None:
         """Predictions float64 (m,) where outcomes are spoken of, None where scores are."""
         if about not in ("auto", "outcome", "score"):
             raise UnknownName(f"there is no about {about!r}", remedy="choose auto, outcome or score")
@@ -809,7 +810,7 @@ class BatchConformal(BaseEstimator):
         calibration = null_scores(self._answers.middle(len(outcomes)), outcomes, own, side=side)
         return calibration, claim_margin(answer.middle(m), of_batch, side=side)
 
-    def _label_claims(self, X: Any, answer: _Answer, positive: Any, threshold: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _label_claims(self, X: Any, answer: Answer, positive: Any, threshold: Any) -> tuple[np.ndarray, np.ndarray]:
         if threshold is not None:
             raise DatumwiseError("threshold and positive were both given", remedy="give one")
         if self._answers is None or self._answers.probs is None or self._outcomes is None:
@@ -819,49 +820,6 @@ class BatchConformal(BaseEstimator):
             raise LabelError(f"the model does not know the label {positive!r}")
         false = self._outcomes != positive
         return np.where(false, self._answers.probs[:, place[0]], -np.inf), answer.probs[:, place[0]]
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What a model says of some rows: a prediction (n,) or (n, 2) with its scale (n,), or probabilities (n, K)."""
-
-    prediction: Any = None
-    scale: Any = None
-    probs: Any = None
-    classes: Any = None
-
-    @classmethod
-    def of_classifier(cls, estimator: Any, X: Any) -> _Answer:
-        if not hasattr(estimator, "predict_proba"):
-            raise ModelMismatch(f"{type(estimator).__name__} has no predict_proba", remedy="label sets need probabilities")
-        probs = np.asarray(estimator.predict_proba(X))
-        classes = np.asarray(getattr(estimator, "classes_", np.arange(probs.shape[-1])))
-        if probs.ndim != 2 or probs.shape[1] != len(classes):
-            raise ModelMismatch(f"probabilities of shape {probs.shape} do not fit {len(classes)} classes")
-        return cls(probs=probs, classes=classes)
-
-    @property
-    def length(self) -> int | None:
-        known = self.probs if self.prediction is None else self.prediction
-        return None if known is None else len(known)
-
-    def middle(self, n: int) -> np.ndarray:
-        """float64 (n,): the prediction, the middle of two quantiles, or NaN where there is none."""
-        if self.prediction is None:
-            return np.full(n, np.nan)
-        found = np.asarray(self.prediction, np.float64)
-        return found if found.ndim == 1 else found.mean(axis=1)
-
-    def rows(self, rows: np.ndarray) -> _Answer:
-        parts = {name: getattr(self, name) for name in ("prediction", "scale", "probs")}
-        taken = {name: None if part is None else take_rows(part, rows) for name, part in parts.items()}
-        return _Answer(**taken, classes=self.classes)
-
-
-def _column(prediction: Any) -> np.ndarray:
-    """A prediction (n,), also from a model that gives (n, 1)."""
-    column = np.asarray(prediction)
-    return column[:, 0] if column.ndim == 2 and column.shape[1] == 1 else column
 
 
 def _least(m: int, delta: float, min_covered: int | None) -> int:
