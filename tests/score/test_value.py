@@ -28,8 +28,9 @@ FEW = {
 def test_every_method_gives_values_errors_and_its_cost(method):
     seen = []
     found = value(
-        X, Y, X_VAL, Y_VAL, method, ids=list("abcdefghijkl"), progress=lambda *at: seen.append(at), **FEW.get(method, {})
-    )
+        X, Y, X_VAL, Y_VAL, method, ids=list("abcdefghijkl"), random_state=0, progress=lambda *at: seen.append(at),
+        **FEW.get(method, {}),
+    )  # fmt: skip
     assert isinstance(found, Value)
     assert found.method == method
     assert found.values.shape == found.stderr.shape == (12,)

@@ -434,7 +434,7 @@ TASKS: dict[str, InferenceTask] = {
             n_components=5,
             support="positive",
             options={"head": "token", "children": 2},
-            steps=600,
+            steps=4000,
         ),
         InferenceTask(
             "quantum",
