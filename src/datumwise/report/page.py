@@ -275,10 +275,10 @@ def size(value: float) -> str:
 
     Examples
     --------
-    >>> size(1.0), size(1234.5), size(float("inf"))
-    ('1.00', '1,234', 'no bound')
+    >>> size(1.0), size(181.3), size(1234.5), size(float("inf"))
+    ('1.00', '181', '1,234', 'no bound')
     """
-    return (f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}") if math.isfinite(value) else "no bound"
+    return (f"{value:,.0f}" if value >= 100 else f"{value:#.3g}") if math.isfinite(value) else "no bound"
 
 
 @cache
