@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def measure(folder: Path, n: int) -> list[Line]:
-    """All goals, in the order of the sheet."""
+    """All goals, in the order of the README's table."""
     table = pa.Table.from_batches(batches(0, n), SCHEMA)
     pq.write_table(table, folder / "a.parquet")
     write_ipc(table, folder / "a.arrow")

@@ -32,7 +32,7 @@ def counts(n, seed=0, dim=7):
 
 
 def value(name, S, X, chosen):
-    """f(chosen) as the sheet defines it."""
+    """f(chosen) from its definition."""
     s = list(chosen)
     if not s:
         return 0.0
