@@ -15,6 +15,7 @@ from datumwise.errors import ColumnExists, EmptyData, LabelError, ReadOnly, Unkn
 from datumwise.ledger.provenance import Provenance
 from datumwise.probe.features import features, on_rows
 from datumwise.probe.fingerprint import model_fingerprint
+from datumwise.probe.given import places
 from datumwise.probe.learners import learner as learner_by_name
 from datumwise.probe.learners import learner_name
 
@@ -160,9 +161,7 @@ def learn(
     named = learner if isinstance(learner, str) else learner_name(made)
     view = features(ledger)
     y = ledger.array(label) if classes else np.asarray(ledger.array(label), np.float64)
-    inside = np.arange(len(y))
-    if where is not None:
-        inside = np.flatnonzero(np.isin(ledger.ids.astype(str), np.asarray(ledger.table(["id"], where=where)["id"], str)))
+    inside = places(ledger, where)
     held = np.random.default_rng(seed).permutation(inside)[: round(held_out * len(inside))]
     train = np.setdiff1d(inside, held)
     if len(train) < 2:

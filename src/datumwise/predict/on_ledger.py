@@ -18,7 +18,7 @@ from datumwise.predict.groups import GroupedStatements, MondrianBatchConformal
 from datumwise.predict.selection import SelectionResult
 from datumwise.probe.features import Features, embed, features, on_rows
 from datumwise.probe.fingerprint import model_fingerprint
-from datumwise.probe.given import COMPONENTS
+from datumwise.probe.given import COMPONENTS, places
 from datumwise.probe.learners import default_prober, learner_name
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def promise(
     view = features(ledger)
     y = ledger.array(label) if classes else np.asarray(ledger.array(label), np.float64)
     if batch is None:
-        chosen = _rows(ledger, where)
+        chosen = places(ledger, where)
         target, theirs, other = ledger, view, np.setdiff1d(np.arange(len(view.ids)), chosen)
     else:
         target, theirs, other = batch, features(batch, like=view), np.arange(len(view.ids))
@@ -224,7 +224,7 @@ def promise(
     asked = default_prober(view.kind, "classification" if classes else "regression", seed=seed) if model is None else model
     _refuse_kind(asked, classes)
     if labelled is not None:
-        other = np.intersect1d(other, _rows(ledger, labelled))
+        other = np.intersect1d(other, places(ledger, labelled))
     fitted, calibration, trained = asked, other, 0
     if not _is_fitted(asked):
         training = np.sort(np.random.default_rng(seed).permutation(other)[: round(TRAIN * len(other))])
@@ -350,12 +350,6 @@ def told_apart(view: Features, calibration: np.ndarray, batch: np.ndarray, seed:
     auc = float(roc_auc_score(new, guess))
     chance = 0.5 + 3 * np.sqrt((n + m + 1) / (12 * n * m))
     return auc if auc > max(chance, FAR) else None
-
-
-def _rows(ledger: Ledger, where: str | None) -> np.ndarray:
-    """Places of the rows for which a condition holds, ascending."""
-    names = ledger.table(["id"], where=where)["id"].to_pylist()
-    return np.flatnonzero(np.isin(ledger.ids.astype(str), np.asarray(names, str)))
 
 
 def _is_fitted(model: Any) -> bool:

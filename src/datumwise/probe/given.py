@@ -20,6 +20,7 @@ __all__ = [
     "embeddings",
     "given",
     "joined",
+    "places",
     "text_columns",
     "texts",
 ]
@@ -107,6 +108,14 @@ def embeddings(ledger: Ledger, *others: Ledger, seed: int = 0) -> list[np.ndarra
         rows.append(features(other, like=read).X)
     found = [fitted.transform(X) for X in rows]
     return [np.asarray(X.toarray() if hasattr(X, "toarray") else X) for X in found]
+
+
+def places(ledger: Ledger, where: str | None) -> np.ndarray:
+    """Places, in ledger order, of the datapoints for which an SQL condition holds: int (k,), ascending; all without one."""
+    if where is None:
+        return np.arange(len(ledger))
+    names = ledger.table(["id"], where=where)["id"].to_pylist()
+    return np.flatnonzero(np.isin(ledger.ids.astype(str), np.asarray(names, str)))
 
 
 def text_columns(ledger: Ledger) -> list[str]:

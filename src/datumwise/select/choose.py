@@ -12,6 +12,7 @@ import pyarrow as pa
 from sklearn.base import clone
 
 from datumwise.errors import ColumnExists, DatumwiseError, EmptyData, MissingId, SchemaMismatch, name_some
+from datumwise.probe.given import places
 from datumwise.select.random_subset import RandomSubset
 from datumwise.select.recorded import recorded
 from datumwise.select.selector import INPUTS, Selector, snake_case
@@ -167,9 +168,9 @@ def choose(
     view = of_ledger(ledger)
     left_out = {}
     if where is not None:
-        inside = np.isin(view.ids.astype(str), np.asarray(ledger.table(["id"], where=where)["id"].to_pylist(), str))
-        left_out["where the condition does not hold"] = int((~inside).sum())
-        view = view.only(np.flatnonzero(inside))
+        inside = places(ledger, where)
+        left_out["where the condition does not hold"] = len(ledger) - len(inside)
+        view = view.only(inside)
     if not len(view):
         raise EmptyData("there is no datapoint to choose from", remedy="a wider condition")
     found, view, without = collect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -53,7 +54,7 @@ INFINITY = float("inf")
 Progress = Callable[[int, int], None] | None
 
 
-class DeepKernelEstimator(BaseEstimator):
+class DeepKernelEstimator(BaseEstimator, ABC):
     """What regressor and classifier share: input checks, the machine, similarities, ids."""
 
     n_layers: int
@@ -80,25 +81,31 @@ class DeepKernelEstimator(BaseEstimator):
     machine_: SparseMachine
     ids_: np.ndarray
 
+    @abstractmethod
     def fit(self, X: Any, y: Any, ids: Any = None, progress: Progress = None) -> Self:
-        raise NotImplementedError
+        """Train on rows (n, d) and targets (n,) or (n, C)."""
 
+    @abstractmethod
     def _log_density(self, X: np.ndarray, y: np.ndarray) -> float:
-        raise NotImplementedError
+        """Mean log density of held-out targets, which chooses nu."""
 
+    @abstractmethod
     def _begin(self, X: np.ndarray) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        """Rows (n, d) and targets as the machine takes them."""
 
+    @abstractmethod
     def _train(
         self, machine: SparseMachine, rows: Tensor, targets: Tensor, steps: int, seed: int, progress: Progress
     ) -> list[float]:
-        raise NotImplementedError
+        """Gradient steps; the objective per datapoint at each."""
 
+    @abstractmethod
     def _first_order(self, machine: SparseMachine, rows: Tensor, targets: Tensor, steps: int) -> float:
-        raise NotImplementedError
+        """One closed-form step of the features; its length."""
 
+    @abstractmethod
     def _finish(self, machine: SparseMachine, rows: Tensor, targets: Tensor) -> float:
-        raise NotImplementedError
+        """The output layer in closed form; the objective over all rows."""
 
     def gram(self, X: Any, X2: Any = None, layer: int = -1) -> np.ndarray:
         """How alike the model takes datapoints to be, after any layer.

@@ -8,6 +8,8 @@ tokens and never looks at the prior again (Whittle et al., 2025, arXiv 2502.0246
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +23,7 @@ GATE_LIMIT = 6.0  # |log gate|, against overflow far from training
 SPREAD_LIMIT = 8.0  # |change of a log scale|, likewise
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """What all heads share: the units of the state, as training met it.
 
     Parameters
@@ -39,9 +41,9 @@ class Head(nn.Module):
         self.register_buffer("state_shift", torch.zeros(state_dim))
         self.register_buffer("state_scale", torch.ones(state_dim))
 
+    @abstractmethod
     def forward(self, prior: GaussianMixture, tokens: Tensor, memory: Tensor, data: Tensor, seen: Tensor) -> GaussianMixture:
         """Prior of C components, their tokens (B, C, D), data tokens (B, N, D), data (B, N, p), seen (B, N)."""
-        raise NotImplementedError
 
 
 class SiteHead(Head):
