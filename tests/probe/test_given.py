@@ -61,3 +61,13 @@ def test_a_missing_label_is_named(tmp_path):
     ledger = ledger_of(tmp_path, {"y": ["b", None], "x": [1.0, 2.0]}, label="y", features=["x"])
     with pytest.raises(LabelError, match=r"no label in 1 rows .*d1"):
         given(ledger, ["labels"])
+
+
+def test_places_are_those_of_the_condition_in_ledger_order(tmp_path):
+    from datumwise.probe.given import places
+    from datumwise.readers import ingest
+
+    ledger = ingest({"id": ["c", "a", "b", "d"], "x": [4.0, 1.0, 3.0, 2.0]}, features="x", out=tmp_path / "few")
+    assert places(ledger, "x > 1.5").tolist() == [0, 2, 3]
+    assert places(ledger, "x > 9").tolist() == []
+    assert places(ledger, None).tolist() == [0, 1, 2, 3]
