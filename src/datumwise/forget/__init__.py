@@ -1,0 +1,1 @@
+"""A model as if it had never seen them: unlearning of language models and classifiers, curvature edits, exact retraining."""
