@@ -27,7 +27,7 @@ from datumwise.probe.losses import Losses, size_of
 from datumwise.probe.needs.kronecker import KroneckerFactors
 from datumwise.probe.torch_pass import TorchPass
 
-__all__ = ["KFAC", "Factor", "Spectrum"]
+__all__ = ["KFAC", "Factor", "Spectrum", "matching_names"]
 
 FLOAT64_EIGH = 4096  # widest matrix whose eigenvectors are computed in float64
 OPTIONS = ("labels", "factors", "bias", "positions", "share", "random_state")
@@ -490,7 +490,7 @@ def _layer_names(model: nn.Module, modules: Any) -> list[str]:
         if not names:
             raise UnknownName("no Linear or convolution is chosen by modules=")
     else:
-        names = _matching([modules] if isinstance(modules, str) else list(modules), list(layers))
+        names = matching_names([modules] if isinstance(modules, str) else list(modules), list(layers))
     for name in names:
         _check_layer(name, layers[name], users[id(layers[name].weight)])
     return names
@@ -519,7 +519,7 @@ def _users(model: nn.Module) -> dict[int, list[str]]:
     return users
 
 
-def _matching(patterns: list[str], names: list[str]) -> list[str]:
+def matching_names(patterns: list[str], names: list[str]) -> list[str]:
     """Names that end with a match of any glob pattern; ``(a|b)`` is either."""
     taken: set[str] = set()
     for pattern in patterns:
