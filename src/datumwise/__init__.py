@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from datumwise._version import __version__
 
 if TYPE_CHECKING:
-    from datumwise import evaluate, learn, predict, probe, score, select
+    from datumwise import evaluate, forget, learn, predict, probe, score, select
     from datumwise.ledger import Ledger, create_ledger, open_ledger
     from datumwise.readers import ingest
     from datumwise.report import audit
@@ -23,7 +23,7 @@ _PUBLIC = {
     "audit": "datumwise.report",
     "methods": "datumwise.score",
 }
-_ROOMS = ("evaluate", "learn", "predict", "probe", "score", "select")
+_ROOMS = ("evaluate", "forget", "learn", "predict", "probe", "score", "select")
 
 __all__ = [
     "Ledger",
@@ -31,6 +31,7 @@ __all__ = [
     "audit",
     "create_ledger",
     "evaluate",
+    "forget",
     "ingest",
     "learn",
     "methods",

@@ -15,6 +15,8 @@ from datumwise.report.result import (
     Chosen,
     Evidence,
     Finding,
+    ForgetRow,
+    ForgetTest,
     Interval,
     MapData,
     Pass,
@@ -25,6 +27,7 @@ from datumwise.report.result import (
     Proof,
     ProofCard,
     ProofRow,
+    Requested,
     ScoreColumn,
 )
 
@@ -65,6 +68,21 @@ def make_promise(task: str = "classification", learner: str = "extra trees") -> 
     points = (row(0.9, 0.912, 1.04), row(0.95, 0.948, 1.2), row(0.99, 1.0, float("inf")))
     batches = (row(0.9, 0.914, 1.13, 18, 0.68), row(0.9, 0.93, 1.41, 19, 0.4), row(0.9, 0.92, 2.2, 20, 0.12))
     return Promise(task, learner, 250, 250, 20, 500, points, batches)
+
+
+def make_forget(metric: str = "accuracy", learner: str = "logistic regression") -> ForgetTest:
+    def row(name: str, recalled: float, held: float, told: float) -> ForgetRow:
+        return ForgetRow(
+            name, Interval(recalled, recalled - 0.05, recalled + 0.06), Interval(held, held - 0.02, held + 0.02), told
+        )
+
+    rows = (row("before", 0.19, 0.948, 0.076), row("after", 0.13, 0.966, 0.057), row("never saw them", 0.13, 0.966, 0.057))
+    return ForgetTest(learner, "4 Newton steps", metric, 197, 1136, 500, rows, 1.0, 0.001, 0.09, 0.24, "807b361ed10c" * 5, 1)
+
+
+def make_request(name: str = "forgot") -> Requested:
+    rows = (("verbatim recall", "0.62", "0.09", "0.08", "forgotten"), ("held-out loss", "2.31", "2.33", "–", "kept"))
+    return Requested(name, 40, "7c1e" * 16, 12, "npo_klr", False, "2026-11-23T06:00:00+00:00", f"{name}/certificate.json", rows)
 
 
 KINDS = {
@@ -432,6 +450,8 @@ def hostile_audit(kind: str = "text") -> Audit:
         findings=findings,
         proof=replace(audit.proof, cards=cards),
         promise=make_promise(learner=ATTACKS[1]),
+        forget=make_forget(learner=ATTACKS[1]),
+        requests=(make_request(ATTACKS[0]),),
         promised=(Promised(ATTACKS[0], ATTACKS[1], 3, 7, ATTACKS, ATTACKS[2]),),
         map=replace(audit.map, ids=ids, scores=scores),
         passes=(Pass(ATTACKS[0], ATTACKS[1], 1.0),),
@@ -456,7 +476,17 @@ def chosen_audit() -> Audit:
     spread = ScoreColumn(name, name, "worse", "", 80, low, middle, high, tuple(np.histogram(values, 24)[0].tolist()))
     doses = Promised("doses", "ridge", 40, 120, ("at least 36 of these 40 intervals hold the truth",), "37 of 40 were covered")
     drawn = replace(plain.map, scores={**plain.map.scores, "core": rank})
-    return replace(plain, name="chosen", map=drawn, chosen=(core,), scores=(spread,), promise=make_promise(), promised=(doses,))
+    return replace(
+        plain,
+        name="chosen",
+        map=drawn,
+        chosen=(core,),
+        scores=(spread,),
+        promise=make_promise(),
+        promised=(doses,),
+        forget=make_forget(),
+        requests=(make_request(),),
+    )
 
 
 def variants() -> dict[str, Audit]:
@@ -481,7 +511,13 @@ def variants() -> dict[str, Audit]:
         "no proof": replace(plain, proof=no_proof),
         "no findings": replace(none, verdict="No datapoint deserves a look."),
         "no kinds": replace(none, findings=(), map=replace(none.map, scores={})),
-        "regression": replace(regression, evidence=targets, proof=make_proof("R²", 80, 9), promise=make_promise("regression")),
+        "regression": replace(
+            regression,
+            evidence=targets,
+            proof=make_proof("R²", 80, 9),
+            promise=make_promise("regression"),
+            forget=make_forget("R²", "ridge regression"),
+        ),
         "no labels": replace(regression, proof=no_proof),
         "one class": make_audit(x, np.zeros(80, int), ("only",), name="one", kind="table", share=(0, 0.1, 0.1, 0.1, 0)),
         "one row": replace(

@@ -132,7 +132,7 @@ def methods(
     room: str | None = None,
     common: Common = Common(),  # noqa: B008
 ) -> Outcome:
-    """List the scores, selectors and learners there are, what they need and where they come from.
+    """List the scores, selectors, learners and forgetting methods there are, what they need and where they come from.
 
     Parameters
     ----------
@@ -141,9 +141,9 @@ def methods(
     needs
         Only those that need this signal, or take this input.
     room
-        Only those of this part or package: score, select, learn.
+        Only those of this part or package: score, select, learn, forget.
     """
-    every = [*_declared(), *_selectors(), *_learners()]
+    every = [*_declared(), *_selectors(), *_learners(), *_forgetting()]
     shown = [
         one
         for one in every
@@ -223,3 +223,40 @@ def _learners() -> list[dict[str, Any]]:
         }
         for name, kinds in tasks.items()
     ]
+
+
+def _forgetting() -> list[dict[str, Any]]:
+    """Ways to make a model forget; those of torch models where torch is installed."""
+    found = [
+        {
+            "name": "retrain",
+            "needs": ["labels"],
+            "summary": "estimators: trained anew without the datapoints, exact",
+            "source": "",
+        },
+        {
+            "name": "newton",
+            "needs": ["labels"],
+            "summary": "linear estimators: Newton steps on the loss of what is kept",
+            "source": "Guo et al., 2020",
+        },
+    ]
+    try:
+        from datumwise.forget.methods import METHODS
+        from datumwise.forget.modules import MODULE_METHODS
+    except ImportError:
+        return [_forgets(one, {}) for one in found]
+    found += [
+        {"name": name, "needs": ["labels"], "summary": f"torch classifiers: {summary}", "source": ""}
+        for name, summary in MODULE_METHODS.items()
+    ]
+    every = [_forgets(one, {}) for one in found]
+    for one in METHODS.values():
+        needs = ["texts", *(["kept texts"] if one.retain_required else [])]
+        said = {"name": one.name, "needs": needs, "summary": f"language models: {one.summary}", "source": one.source}
+        every.append(_forgets(said, dict(one.defaults)))
+    return every
+
+
+def _forgets(said: dict[str, Any], parameters: dict[str, Any]) -> dict[str, Any]:
+    return {**said, "higher": "", "room": "forget", "parameters": parameters}

@@ -12,6 +12,7 @@ from datumwise.cli.terminal import Line, Surface, columns, table, wrapped
 
 if TYPE_CHECKING:
     from datumwise.evaluate.batch_coverage import Promise
+    from datumwise.evaluate.forget_test import ForgetTest
     from datumwise.evaluate.removal import Interval, Proof, ProofCard
     from datumwise.report.result import Audit, Evidence, Finding
 
@@ -47,7 +48,7 @@ def summary(audit: Audit, to: Surface, *, page: Path | None, checks: Sequence[st
     if audit.promise is not None:
         lines += ["", *_promise(audit.promise, to)]
     if audit.forget is not None:
-        lines.append(f"  {'Forget':<7} {audit.forget}")
+        lines += ["", *_forget(audit.forget, to)]
     lines.append("")
     lines += [f"  {'check':<7} {check}" for check in checks]
     for one in audit.chosen:
@@ -139,6 +140,24 @@ def _promise(promise: Promise, to: Surface) -> list[str | Line]:
     for name, row in rows:
         low, high = (f"{100 * end:.1f}" for end in (row.measured.low, row.measured.high))
         lines.append(f"    {name:<{width}}  {100 * row.measured.value:5.1f}% kept  [{low}, {high}]   {promise.size_of(row)}")
+    return lines
+
+
+def _forget(test: ForgetTest, to: Surface) -> list[str | Line]:
+    """The head, then what is recalled of the forgotten and kept of the rest: before, after, never saw them."""
+    if test.why_none:
+        return list(_field("Forget", test.why_none, to))
+    head = f"{test.forgotten:,} datapoints, {test.learner}, {test.method}, beside one that never saw them"
+    lines: list[str | Line] = list(_field("Forget", head, to))
+
+    def said(value: float) -> str:
+        return f"{100 * value:.1f}%" if test.metric == "accuracy" else f"{value:.3f}"
+
+    what = "recalled" if test.metric == "accuracy" else "R² on them"
+    rows = [(row.name, said(row.recalled.value), said(row.held_out.value)) for row in test.rows]
+    widths = [max(columns(row[i]) for row in rows) for i in range(3)]
+    for name, recalled, held in rows:
+        lines.append(f"    {name:<{widths[0]}}  {what} {recalled:>{widths[1]}}   held-out {test.metric} {held:>{widths[2]}}")
     return lines
 
 
@@ -246,6 +265,7 @@ def audit_facts(audit: Audit, *, page: Path | None, checks: Sequence[Any]) -> di
         ],
         "proof": _proof_facts(audit.proof),
         "promise": None if audit.promise is None else audit.promise.as_dict(),
+        "forget": None if audit.forget is None else audit.forget.as_dict(),
         "evidence": [
             {
                 "id": e.id,

@@ -246,7 +246,9 @@ def _everywhere(values: Any, rows: np.ndarray, n: int) -> Any:
 
 
 def _plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str | list | tuple)
+    if isinstance(value, list | tuple):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _write(

@@ -12,7 +12,7 @@ __all__ = ["model_fingerprint"]
 BYTES = 8  # length of a fingerprint: 16 hexadecimal characters
 
 
-def model_fingerprint(model: Any) -> str:
+def model_fingerprint(model: Any, *, fitted: bool = False) -> str:
     """Fingerprint of a model: equal iff class, settings and (for torch) every parameter and buffer are equal.
 
     Parameters
@@ -20,6 +20,8 @@ def model_fingerprint(model: Any) -> str:
     model : torch.nn.Module, scikit-learn estimator, str or None
         A string (a hub name or a path) stands for itself. An estimator counts with its parameters, not with
         what it learnt: it is fitted anew for every fold.
+    fitted : bool
+        What an estimator learnt counts too.
 
     Returns
     -------
@@ -33,6 +35,9 @@ def model_fingerprint(model: Any) -> str:
     False
     >>> model_fingerprint(Ridge(alpha=2)) == model_fingerprint(Ridge(alpha=2).fit([[1.0], [2.0]], [0, 1]))
     True
+    >>> learnt = [Ridge().fit([[1.0], [2.0]], y) for y in ([0, 1], [0, 1], [0, 2])]
+    >>> [model_fingerprint(one, fitted=True) == model_fingerprint(learnt[0], fitted=True) for one in learnt]
+    [True, True, False]
     >>> model_fingerprint(Ridge()).split(":")[0]
     'Ridge'
     """
@@ -46,6 +51,10 @@ def model_fingerprint(model: Any) -> str:
         _add_module(digest, model)
     else:
         _add_value(digest, model)
+        if fitted:
+            import joblib
+
+            digest.update(joblib.hash(model).encode())
     return f"{type(model).__name__}:{digest.hexdigest()}"
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datumwise.report.result import Chosen, Promised, ScoreColumn
+from datumwise.report.result import Chosen, Promised, Requested, ScoreColumn
 
 if TYPE_CHECKING:
     from datumwise.ledger import Ledger
     from datumwise.ledger.ledger import Column
 
-__all__ = ["read_chosen", "read_promised", "read_scores", "score_names_of", "selection_names"]
+__all__ = ["read_chosen", "read_promised", "read_requests", "read_scores", "score_names_of", "selection_names"]
 
 BINS = 24  # of the small histogram of a score
 POINTS = 120  # of the small curve of gains
@@ -97,6 +97,15 @@ def read_promised(ledger: Ledger) -> tuple[Promised, ...]:
         found.append(
             Promised(name, fact["learner"], fact["batch"], fact["calibrated"], (*fact["statements"], *fact["notes"]), said)
         )
+    return tuple(found)
+
+
+def read_requests(ledger: Ledger) -> tuple[Requested, ...]:
+    """Every removal that was asked of a model trained on this ledger, the latest first."""
+    found = []
+    for name, fact in reversed(ledger.metadata.get("requests", {}).items()):
+        rows = tuple(tuple(row) for row in fact["criteria"])
+        found.append(Requested(**{**fact, "name": name, "criteria": rows}))
     return tuple(found)
 
 

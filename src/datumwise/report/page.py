@@ -27,7 +27,7 @@ from datumwise.report.charts import (
     quantise,
     score_names,
 )
-from datumwise.report.result import Audit, Evidence, Interval, Promise
+from datumwise.report.result import Audit, Evidence, ForgetTest, Interval, Promise
 from datumwise.report.sprite import BYTE_LIMIT, Sprite, make_sprite
 from datumwise.report.verdict import signed
 
@@ -248,6 +248,27 @@ def promise_axis(promise: Promise) -> tuple[float, float]:
     return max(0.0, math.floor(10 * min(ends) - 1e-9) / 10), 1.0
 
 
+def forget_axis(test: ForgetTest, measured: str) -> tuple[float, float]:
+    """Ends of the axis of one measure of the forget test: whole tenths around all that is drawn."""
+    found = [getattr(row, measured) for row in test.rows]
+    known = [end for one in found for end in (one.value, one.low, one.high) if math.isfinite(end)]
+    low, high = math.floor(10 * min(known) - 1e-9) / 10, math.ceil(10 * max(known) + 1e-9) / 10
+    return (max(0.0, low), min(1.0, high)) if test.metric == "accuracy" else (low, high)
+
+
+def seconds(value: float) -> str:
+    """A length of time.
+
+    Examples
+    --------
+    >>> seconds(0.0123), seconds(4.2), seconds(61)
+    ('12 ms', '4.2 s', '61 s')
+    """
+    if not math.isfinite(value):
+        return "not timed"
+    return f"{1000 * value:.0f} ms" if value < 1 else f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+
+
 def place(value: float, low: float, high: float) -> float:
     """Where a value lies between two ends, in percent with two decimals.
 
@@ -295,7 +316,7 @@ def _templates() -> Environment:
     environment.filters |= {"clip": clip, "percent": percent, "curve": curve, "bars": bars, "short": short, "size": size}
     environment.filters["whole_percent"] = whole_percent
     environment.globals |= {"count": count, "figure": figure, "gain": signed, "range_of": range_of}
-    environment.globals |= {"promise_axis": promise_axis, "place": place}
+    environment.globals |= {"promise_axis": promise_axis, "forget_axis": forget_axis, "place": place, "seconds": seconds}
     return environment
 
 

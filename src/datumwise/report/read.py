@@ -12,8 +12,9 @@ import numpy as np
 from datumwise.errors import UnknownColumn
 from datumwise.evaluate import Interval, Proof, ProofCard, ProofRow
 from datumwise.evaluate.batch_coverage import Promise
+from datumwise.evaluate.forget_test import ForgetTest
 from datumwise.probe.given import joined, text_columns
-from datumwise.report.further import read_chosen, read_promised, read_scores, score_names_of, selection_names
+from datumwise.report.further import read_chosen, read_promised, read_requests, read_scores, score_names_of, selection_names
 from datumwise.report.result import Audit, Evidence, Finding, MapData, Pass, Planted
 from datumwise.report.suspects import KINDS
 from datumwise.report.verdict import verdict
@@ -86,9 +87,11 @@ def read_audit(ledger: Ledger) -> Audit:
         text=_texts(ledger, ids),
         cells=_cells(ledger, table, fact),
         promise=Promise.from_dict(fact["promise"]) if fact.get("promise") else None,
+        forget=ForgetTest.from_dict(fact["forget"]) if fact.get("forget") else None,
         scores=read_scores(ledger),
         chosen=read_chosen(ledger),
         promised=read_promised(ledger),
+        requests=read_requests(ledger),
     )
 
 

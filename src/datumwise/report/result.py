@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datumwise.evaluate.batch_coverage import Promise, PromiseRow
+from datumwise.evaluate.forget_test import ForgetRow, ForgetTest
 from datumwise.evaluate.removal import Interval, Proof, ProofCard, ProofRow
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ __all__ = [
     "Chosen",
     "Evidence",
     "Finding",
+    "ForgetRow",
+    "ForgetTest",
     "Interval",
     "MapData",
     "Pass",
@@ -29,6 +32,7 @@ __all__ = [
     "Proof",
     "ProofCard",
     "ProofRow",
+    "Requested",
     "ScoreColumn",
 ]
 
@@ -151,6 +155,21 @@ class Promised:
     measured: str = ""  # what became of it, where the batch has labels
 
 
+@dataclass(frozen=True)
+class Requested:
+    """Datapoints that a model was made to forget."""
+
+    name: str  # prefix of the columns
+    n: int  # datapoints
+    digest: str  # SHA-256 of their sorted ids
+    version: int  # ledger version that the ids were read from
+    method: str
+    exact: bool  # trained anew without them
+    created: str  # ISO time
+    certificate: str  # file
+    criteria: tuple[tuple[str, str, str, str, str], ...]  # criterion, before, after, never saw them, verdict
+
+
 @dataclass(frozen=True, repr=False)
 class Audit:
     """Everything an audit found. Prints as a summary, in a notebook too; ``.to_html(path)`` writes the page."""
@@ -178,10 +197,11 @@ class Audit:
     text: Callable[[int], str | None] | None = None  # row -> full text
     cells: Callable[[int], list[tuple[str, str, float]]] | None = None  # row -> (column, value, unusualness), worst first
     promise: Promise | None = None  # None without labels, and where too few are held out
-    forget: Any = None  # the section of the room `forget`, when there is one
+    forget: ForgetTest | None = None  # None without labels, and where nothing is to be removed
     scores: tuple[ScoreColumn, ...] = ()  # every score on the ledger
     chosen: tuple[Chosen, ...] = ()  # every selection on the ledger, the latest first
     promised: tuple[Promised, ...] = ()  # every promise about a batch of its datapoints, the latest first
+    requests: tuple[Requested, ...] = ()  # every removal from a model that was asked for, the latest first
 
     def to_html(self, path: str | Path) -> Path:
         """Write the self-contained page; returns its path."""

@@ -20,6 +20,7 @@ import numpy as np
 from datumwise.errors import ColumnExists
 from datumwise.evaluate import Proof, removal_proof
 from datumwise.evaluate.batch_coverage import SMALLEST, Promise, batch_coverage
+from datumwise.evaluate.forget_test import ForgetTest, forget_test
 from datumwise.evaluate.removal import ProofCard
 from datumwise.probe.features import on_rows
 from datumwise.probe.given import given, text_columns
@@ -133,11 +134,12 @@ def audit(
         done(", ".join(kind.replace("_", " ") for kind in found.flags))
     proof = _prove(subject, found, model, learner, seed, steps)
     promise = _promise(subject, found, model, seed, steps)
+    forgotten = _forget(ledger, subject, found, seed, steps)
     with steps("write", "map and columns") as done:
         _write(ledger, subject, found, signals, model, seed, folds)
         done(f"{ledger.path.name} (version {ledger.refresh().version})")
     limits = (*_disagreement(signals), *cut, *subject.limits)
-    _record(ledger, replace(subject, limits=limits), found, proof, promise, steps, command, source is None)
+    _record(ledger, replace(subject, limits=limits), found, proof, promise, forgotten, steps, command, source is None)
     return read_audit(ledger.refresh())
 
 
@@ -330,6 +332,24 @@ def _promise(subject: Subject, found: Suspects, model: Any, seed: int, steps: St
     return promise
 
 
+def _forget(ledger: Ledger, subject: Subject, found: Suspects, seed: int, steps: Steps) -> ForgetTest | None:
+    """Whether a linear model on the embedding can forget what is removed, as if it had never seen it."""
+    train, removed = subject.train, found.removed
+    if subject.task is None or not removed.any() or not len(subject.held):
+        return None
+    assert subject.y is not None
+    y = subject.y
+    if subject.task == "classification" and len(np.unique(y[train[~removed]])) < 2:
+        return None
+    with steps("forget", "linear model") as done:
+        tested = forget_test(
+            subject.embedding[train], y[train], subject.embedding[subject.held], y[subject.held], removed,
+            ids=subject.ids[train], version=ledger.refresh().version, seed=seed,
+        )  # fmt: skip
+        done(f"{tested.forgotten:,} datapoints, {tested.method or 'not tried'}")
+    return tested
+
+
 def _second(primary: str, task: str) -> str:
     linear = "logistic regression" if task == "classification" else "ridge regression"
     return "nearest neighbour" if primary.replace("-", " ") == linear else linear
@@ -368,6 +388,7 @@ def _record(
     found: Suspects,
     proof: Proof,
     promise: Promise | None,
+    forgotten: ForgetTest | None,
     steps: Steps,
     command: str,
     demo: bool,
@@ -386,6 +407,7 @@ def _record(
             "groups": found.groups,
             "proof": proof.as_dict(),
             "promise": None if promise is None else promise.as_dict(),
+            "forget": None if forgotten is None else forgotten.as_dict(),
             "passes": [asdict(one) for one in steps.passes],
             "limits": list(subject.limits),
             "planted": demo,
