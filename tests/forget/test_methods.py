@@ -44,7 +44,7 @@ def test_a_suffix_names_the_retain_term_and_whole_names_go_first():
 
 def test_unknown_methods_are_refused_with_the_known_ones():
     with pytest.raises(
-        UnknownName, match=r"there is no unlearning method 'nope': known are calibrated, ceu, dpo, ga, .*, whp; "
+        UnknownName, match=r"there is no unlearning method 'nope': known are calibrated, ceu, coherent, curvature, dpo, ga, .*, whp; "
     ):
         find_method("nope")
     with pytest.raises(UnknownName, match="there is no unlearning method 'npo_none'"):
