@@ -170,7 +170,10 @@ def _listed(given: list[str] | None) -> list[str] | None:
 def _kept(model: Any, tokenizer: Any, folder: Path) -> Path:
     """Write the model the way its kind is written; returns where."""
     if hasattr(model, "save_pretrained"):
-        model.save_pretrained(folder)
+        from datumwise.probe.collate import no_bars
+
+        with no_bars():
+            model.save_pretrained(folder)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         return folder

@@ -18,10 +18,11 @@ from datumwise.forget.texts import Texts, as_texts, refuse_overlap
 from datumwise.forget.trained_copy import lora_config
 from datumwise.probe.collate import context_length, padding_id, special_start
 
-__all__ = ["Asked", "asked_for", "refuse_unnamed"]
+__all__ = ["Asked", "asked_for", "default_rate", "refuse_unnamed"]
 
 LONGEST = 2048  # tokens of a sequence where the model reads more
-RATE, ADAPTER_RATE, EPOCHS = 1e-5, 2e-4, 10
+RATE, RATE_AT, MOST = 1e-5, 7e9, 1e-3  # the published learning rate, weights of the model it is of, and the largest by default
+ADAPTER_RATE, EPOCHS = 2e-4, 10
 COMMON = ("noise", "layer", "variant")  # options of any method with a loss
 TRAINING = ("lr", "epochs", "alpha", "gamma")  # of a method's defaults, those that are arguments of `unlearn`
 ARGUMENTS = (*TRAINING, "batch_size", "max_length", "max_grad_norm", "inplace", "random_state", "device", "progress")
@@ -69,6 +70,19 @@ class Asked:
         return self.parts["forget"]
 
 
+def default_rate(model: Any) -> float:
+    """The published 1e-5 of 7 billion weights; more, by the root of their number, for fewer; 1e-3 at most.
+
+    Examples
+    --------
+    >>> import torch
+    >>> default_rate(torch.nn.Linear(8, 8))
+    0.001
+    """
+    n = sum(p.numel() for p in model.parameters())
+    return float(np.clip(RATE * np.sqrt(RATE_AT / max(n, 1)), RATE, MOST))
+
+
 def asked_for(
     model: Any,
     tokenizer: Any,
@@ -110,7 +124,7 @@ def asked_for(
             raise DatumwiseError(f"{name} is {value}", remedy=f"it must be {least} or more")
     settings = _settings(way, options, beta, method)
     own = {name: settings.pop(name) for name in TRAINING if name in settings}
-    lr = float(lr if lr is not None else own.get("lr", ADAPTER_RATE if lora else RATE))
+    lr = float(lr if lr is not None else own.get("lr", ADAPTER_RATE if lora else default_rate(model)))
     epochs = int(epochs if epochs is not None else own.get("epochs", EPOCHS))
     weights = {"alpha": alpha, "gamma": gamma}
     alpha, gamma = (float(own.get(name, 1.0) if value is None else value) for name, value in weights.items())

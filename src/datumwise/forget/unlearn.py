@@ -127,7 +127,8 @@ def unlearn(
     beta : float, optional
         The method's own.
     lr, epochs : optional
-        The method's own, else 1e-5 (2e-4 with ``lora``) and 10: right for billions of weights; small models need 1e-4 to 1e-3.
+        The method's own, else 10 epochs at a rate by the number of weights: 1e-5 for 7 billion, as published, 7e-5 for 135
+        million, 1e-3 for the smallest; 2e-4 with ``lora``.
     batch_size : int
         Sequences in a forward; beside each batch to forget stands one of as many to retain, drawn in shuffled rounds.
     max_length : int, optional

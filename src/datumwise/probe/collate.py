@@ -39,6 +39,7 @@ __all__ = [
     "known_length",
     "load_model",
     "model_batches",
+    "no_bars",
     "pad_right",
     "special_start",
 ]
@@ -552,7 +553,7 @@ def load_model(name_or_path: str | Path, task: str | None = None, *, dtype: str 
         raise SourceError(f"folder {path} holds no model (config.json)", remedy="save one with save_pretrained")
     try:
         task = task or _saved_as(path, options)
-        with _no_bars(gguf=bool(options)):
+        with no_bars(gguf=bool(options)):
             model = getattr(transformers, TASKS[task]).from_pretrained(path, dtype=getattr(torch, dtype), **options)
         if task == "image-classification":
             return model.eval(), _image_processor(path)
@@ -582,7 +583,7 @@ def _saved_as(path: str, options: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _no_bars(*, gguf: bool) -> Iterator[None]:
+def no_bars(*, gguf: bool = False) -> Iterator[None]:
     """Without transformers' own progress bars, which would run into ours; that of GGUF files heeds no setting."""
     from transformers.utils import logging
 
