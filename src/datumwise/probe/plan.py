@@ -36,6 +36,10 @@ SIGNALS: dict[str, int] = {
     "mean_gradient": 1,
     "kfac": 1,
     "self_influence": 3,
+    "flat_share": 2,
+    "removed_energy": 2,
+    "edit_sensitivity": 2,
+    "input_curvature": 1,
     # of texts, from a causal language model alone
     "min_margin": 0,
     "least_confidence": 0,
@@ -57,6 +61,7 @@ SIGNALS: dict[str, int] = {
     "subnetwork_confidence": 0,
 }
 LENS_NAMES = tuple(SIGNALS)[:11]
+CURVATURE = ("flat_share", "removed_energy", "edit_sensitivity", "input_curvature")  # of a few layers, in passes of their own
 STATISTICS = ("mean_gradient", "activation_gram", "kfac")  # of the whole data set, not columns
 LANGUAGE_ONLY = tuple(SIGNALS)[tuple(SIGNALS).index("min_margin") :]
 READ_ALONG = ("nll", "n_tokens", "token_logprobs", "entropy", "top_margin")  # from the same pass where one runs for others
@@ -80,6 +85,8 @@ FORWARD, SKELETON, LENS = 0.34, 0.81, 0.05
 EXTRA = {"grad_norm": 0.20, "grad_index": 0.22, "grad_dot": 0.28, "mean_gradient": 0.25, "kfac": 0.50}
 SAMPLED = 0.74  # a second backward on the same forward, for labels drawn from the model
 FACTORS, EIGENVALUES, SCORES = 1.65, 2.0, 2.0  # the three passes of EK-FAC
+SOME_FACTORS = 1.25  # factors of the few layers that scores by curvature look at
+INPUT_DRAWS = 11  # forwards and backwards of input_curvature
 
 
 @dataclass(frozen=True)
@@ -241,7 +248,8 @@ def plan(
     if "grad_dot" in names and own_mean:
         passes.append(_priced(["mean_gradient"], objective))
     names, spoken = split_language(names)
-    rest = [name for name in names if name != "self_influence"]
+    curved = [name for name in names if name in CURVATURE]
+    rest = [name for name in names if name != "self_influence" and name not in CURVATURE]
     if rest:
         passes.append(_priced(rest, objective, fisher, trick=measure == "log_odds" and losses is None))
     if spoken:
@@ -250,6 +258,7 @@ def plan(
         passes.append(PlannedPass(1, (fisher,), ("activation and gradient covariances",), FACTORS))
         passes.append(PlannedPass(2, (fisher,), ("eigenvalues",), EIGENVALUES))
         passes.append(PlannedPass(3, ("loss",), ("self_influence",), SCORES))
+    passes += _curved(curved, fisher)
     size = sum(p.nbytes for p in model.parameters())
     repeats = max(1, len(checkpoints or ()))
     if all(not p.objectives for p in passes):
@@ -291,6 +300,20 @@ def _spoken(names: Sequence[str]) -> PlannedPass:
     first = 1 if any(name not in apart for name in names) else 0
     forwards = first + sum(FURTHER.get(name, 0) for name in names)
     return PlannedPass(0, (), tuple(names), round(FORWARD * forwards + LENS, 2))
+
+
+def _curved(names: Sequence[str], fisher: str) -> list[PlannedPass]:
+    """The passes of the scores by curvature: factors first, then all that looks at them, then the input's own."""
+    passes = []
+    looking = tuple(name for name in names if name != "input_curvature")
+    if looking:
+        backward = "removed_energy" in looking
+        cost = (1 + LENS if backward else FORWARD) + FORWARD * ("edit_sensitivity" in looking)
+        passes.append(PlannedPass(1, (fisher,), ("activation and gradient covariances of some layers",), SOME_FACTORS))
+        passes.append(PlannedPass(2, ("loss",) if backward else (), looking, round(cost, 2)))
+    if "input_curvature" in names:
+        passes.append(PlannedPass(1, ("loss",), ("input_curvature",), float(INPUT_DRAWS)))
+    return passes
 
 
 def factor_labels(asked: str | None, losses: Any) -> str:

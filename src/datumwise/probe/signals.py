@@ -111,6 +111,8 @@ def signals(
     kfac_positions: float = 1.0,
     target: Any = None,
     damping: float = 0.1,
+    keep_mass: float | None = None,
+    calibration: Any = None,
     seed: int = 0,
     collate: Any = None,
     tokenizer: Any = None,
@@ -157,6 +159,12 @@ def signals(
         ``grad_dot`` (n, q) is taken with these; "mean" is the data set's own mean gradient.
     damping : float
         Of ``self_influence``, relative to the mean eigenvalue of a layer.
+    keep_mass : float, optional
+        Curvature mass kept by the edit that ``removed_energy`` and ``edit_sensitivity`` look at: 0.7 for models of
+        tokens, 0.99 for others by default.
+    calibration : as ``data``, optional
+        Ordinary data from which ``flat_share``, ``removed_energy`` and ``edit_sensitivity`` learn which directions are
+        flat; by default ``data``.
     seed : int
         Of the projection, the sampled labels and the folds.
     collate : function (RecordBatch) -> batch, optional
@@ -167,7 +175,7 @@ def signals(
         Most tokens of a text; the model's context by default.
     engine : {"local", "ray"}
         Where the passes over a ledger run: in this process, or in a pool of Ray actors (not those of
-        ``self_influence``). Both give the same bits with one thread a process.
+        ``self_influence`` and the scores by curvature). Both give the same bits with one thread a process.
     store : bool
         Keep the columns on the ledger (``grad_index`` as float32), journalled and resumable; else in memory
         only.
@@ -219,6 +227,8 @@ def signals(
         kfac_positions=kfac_positions,
         target=target,
         damping=damping,
+        keep_mass=keep_mass,
+        calibration=calibration,
         seed=seed,
         collate=collate,
         tokenizer=tokenizer,

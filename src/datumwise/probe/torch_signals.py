@@ -25,7 +25,7 @@ from datumwise.probe.needs.last_layer import LastLayer
 from datumwise.probe.needs.lens import LENS, Lens
 from datumwise.probe.needs.mean_gradient import MeanGradient
 from datumwise.probe.needs.norms import GradNorm
-from datumwise.probe.plan import STATISTICS, factor_labels, split_language
+from datumwise.probe.plan import CURVATURE, STATISTICS, factor_labels, split_language
 from datumwise.probe.signals import Signals
 from datumwise.probe.torch_pass import TorchPass
 
@@ -53,6 +53,8 @@ class Request:
     kfac_positions: float = 1.0
     target: Any = None
     damping: float = 0.1
+    keep_mass: float | None = None
+    calibration: Any = None
     seed: int = 0
     collate: Any = None
     tokenizer: Any = None
@@ -92,7 +94,8 @@ def _refuse_engine(data: Any, request: Request) -> None:
         raise UnknownName(f"there is no engine {request.engine!r}", remedy="engines are 'local' and 'ray'")
     if not is_ledger(data):
         raise ModelMismatch("the ray engine reads a ledger", remedy="ingest the data, or leave out engine=")
-    here = [name for name in request.names if name == "self_influence"] + split_language(request.names)[1]
+    here = [name for name in request.names if name == "self_influence" or name in CURVATURE]
+    here += split_language(request.names)[1]
     if here:
         raise ModelMismatch(f"{here[0]} runs in this process only", remedy='ask for it with engine="local"')
 
@@ -142,7 +145,8 @@ def _one(model: nn.Module, batches: Batches, request: Request) -> Signals:
         first = replace(request, names=("mean_gradient",), target=None, store=False)
         target = [_one(model, batches, first).mean_gradient()]
     streamed, spoken = split_language(request.names)
-    plain = tuple(name for name in streamed if name not in ("self_influence", "texts"))
+    curved = tuple(name for name in streamed if name in CURVATURE)
+    plain = tuple(name for name in streamed if name not in ("self_influence", "texts", *CURVATURE))
     request = replace(request, target=target)
     parameters = {
         "projection": KIND,
@@ -160,6 +164,8 @@ def _one(model: nn.Module, batches: Batches, request: Request) -> Signals:
         found = _with_language(model, batches, request, spoken, found)
     if "self_influence" in request.names:
         found = _with_influence(model, batches, request, found)
+    if curved:
+        found = _with_curvature(model, batches, request, curved, found)
     if "texts" in request.names:
         found = _with_texts(batches, found)
     return found
@@ -558,8 +564,48 @@ def _with_influence(model: nn.Module, batches: Batches, request: Request, found:
     )
     ids = found.ids if len(found.ids) else batches.data.ids if ledger else np.arange(len(values))
     if request.store:
-        _store_influence(model, batches, request, values)
+        params = {"damping": request.damping, "labels": request.fisher_labels}
+        _store_columns(model, batches, request, {"self_influence": values}, params)
     return replace(found, ids=ids, columns={**found.columns, "self_influence": values})
+
+
+def _with_curvature(model: nn.Module, batches: Batches, request: Request, names: Sequence[str], found: Signals) -> Signals:
+    """Scores by curvature: a pass for the factors of some layers, one for the scores, and the input's own."""
+    from datumwise.probe.curvature_scores import curvature_scores, default_keep_mass, fitted
+    from datumwise.probe.kfac import KFAC
+
+    ledger = is_ledger(batches.data)
+    reading: dict[str, Any] = {
+        "loss_fn": request.losses,
+        "tokenizer": request.tokenizer,
+        "collate": batches.collate if ledger else None,
+        "batch_size": batches.batch_size,
+    }
+    data = batches.data if ledger else _Unnamed(batches)
+    kfac = KFAC.from_factors({}, 1)
+    if any(name != "input_curvature" for name in names):
+        calibrating, how = data, reading
+        if request.calibration is not None:
+            own = batches_of(model, request.calibration, replace(request, batch_size=batches.batch_size))
+            calibrating, how = request.calibration, reading | {"collate": own.collate}
+        kfac = fitted(
+            model,
+            calibrating,
+            **how,
+            modules=request.modules,
+            labels=factor_labels(request.fisher_labels, request.losses),
+            share=request.kfac_positions,
+            seed=request.seed,
+        )
+    keep_mass = default_keep_mass(model) if request.keep_mass is None else request.keep_mass
+    known, columns = curvature_scores(
+        model, data, kfac, names, keep_mass=keep_mass, seed=request.seed, progress=_telling(request.progress), **reading
+    )
+    ids = found.ids if len(found.ids) else batches.data.ids if ledger else np.asarray(known)
+    if request.store:
+        params = {"keep_mass": keep_mass, "labels": request.fisher_labels, "layers": sorted(kfac.factors_)}
+        _store_columns(model, batches, request, columns, params)
+    return replace(found, ids=ids, columns={**found.columns, **columns})
 
 
 def _telling(progress: Callable[[int, int], None] | None) -> Callable[[int, int | None], None] | None:
@@ -577,21 +623,22 @@ class _Unnamed:
         return (batch for _, batch in self._batches)
 
 
-def _store_influence(model: nn.Module, batches: Batches, request: Request, values: np.ndarray) -> None:
+def _store_columns(
+    model: nn.Module, batches: Batches, request: Request, columns: Mapping[str, Any], params: Mapping[str, Any]
+) -> None:
     from datumwise.ledger import Provenance
 
-    provenance = Provenance(
-        method="signals.self_influence",
-        params={
-            "damping": request.damping,
-            "labels": request.fisher_labels,
-            "modules": _called(request.modules),
-        },
-        reads=list(batches.reads),
-        model=model_fingerprint(model),
-        seed=request.seed,
-    )
-    batches.data.write({"self_influence": values}, provenance=provenance, overwrite=request.overwrite)
+    provenance = {
+        name: Provenance(
+            method=f"signals.{name}",
+            params={**params, "modules": _called(request.modules)},
+            reads=list(batches.reads),
+            model=model_fingerprint(model),
+            seed=request.seed,
+        )
+        for name in columns
+    }
+    batches.data.write(dict(columns), provenance=provenance, overwrite=request.overwrite)
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------
