@@ -8,8 +8,8 @@ from pathlib import Path
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
 HEAD = """# Methods
 
-Every score, every selector and every way to make a model forget, by its declaration (`datumwise methods` prints the same). This page is written by
-`python scripts/methods.py`.
+Every score, every selector and every way to make a model forget, by its declaration (`datumwise methods` prints the same). This
+page is written by `python scripts/methods.py`.
 
 *Needs* are signals: `texts`, `words`, `prompts`, `responses`, `labels` and `embedding` come from the ledger alone; the others
 from a model, in the fewest passes. *Takes* are a selector's inputs; those in brackets may be left out.

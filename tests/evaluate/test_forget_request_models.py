@@ -15,7 +15,7 @@ from datumwise.evaluate.six_way import six_way
 from datumwise.probe.fingerprint import model_fingerprint
 from datumwise.readers import ingest
 
-WORDS = "amber birch cedar delta ember fjord grove heath inlet jetty knoll ledge".split()
+WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge"]
 
 
 @pytest.fixture

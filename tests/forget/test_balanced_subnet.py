@@ -7,7 +7,7 @@ from tiny_language_models import tiny_gpt2, tiny_llama
 from torch import nn
 
 from datumwise.errors import DatumwiseError, EmptyData, ModelMismatch, SchemaMismatch, UnknownName
-from datumwise.forget.balanced_subnet import MaskEdit, _Choose, _first_scores, _largest, balanced_subnet
+from datumwise.forget.subnet_mask import MaskEdit, _Choose, _first_scores, _largest, balanced_subnet
 
 
 def two_groups(seed=0):

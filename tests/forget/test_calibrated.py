@@ -14,7 +14,7 @@ from datumwise.forget.calibrated import calibrated_loss, pair_texts, quantiles, 
 from datumwise.forget.reinforce import reinforced
 from datumwise.forget.sequences import encode_sequences
 from datumwise.forget.texts import as_texts
-from datumwise.forget.unlearn import unlearn
+from datumwise.forget.unlearning import unlearn
 from datumwise.probe.language_model import language_model_signals
 
 WORDS = "amber birch cedar delta ember fjord grove heron inlet jetty knoll larch mossy north otter pearl quill raven".split()  # noqa: SIM905

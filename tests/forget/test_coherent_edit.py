@@ -6,7 +6,7 @@ from tiny_language_models import tiny_gpt2, tiny_llama
 from torch import nn
 
 from datumwise.errors import DatumwiseError, EmptyData, ModelMismatch, UnknownName
-from datumwise.forget.coherent_edit import CoherentEdit, coherent_edit, recited_share
+from datumwise.forget.coherent_step import CoherentEdit, coherent_edit, recited_share
 from datumwise.forget.curvature_edit import CurvatureEdit
 from datumwise.probe.kfac import KFAC
 

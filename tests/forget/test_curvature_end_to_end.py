@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datumwise.forget.coherent_edit import coherent_edit, recited_share
+from datumwise.forget.coherent_step import coherent_edit, recited_share
 from datumwise.forget.curvature_edit import CurvatureEdit
 from datumwise.forget.low_rank_edit import RandomBasisEdit, TruncatedSVD
 from datumwise.probe.kfac import KFAC

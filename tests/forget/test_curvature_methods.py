@@ -7,7 +7,7 @@ from torch import nn
 
 import datumwise.forget.curvature_methods  # noqa: F401  (registers the methods)
 from datumwise.errors import EmptyData, ModelMismatch
-from datumwise.forget.coherent_edit import recited_share
+from datumwise.forget.coherent_step import recited_share
 from datumwise.forget.curvature_edit import CurvatureEdit
 from datumwise.forget.curvature_methods import middle_mlp_layers
 from datumwise.forget.methods import METHODS, find_method

@@ -8,7 +8,7 @@ from tiny_language_models import byte_tokenizer, tiny_llama
 
 from datumwise.errors import DatumwiseError, UnknownName
 from datumwise.forget.methods import METHODS, Method, find_method, register_method
-from datumwise.forget.unlearn import unlearn
+from datumwise.forget.unlearning import unlearn
 
 MUSE = ("ga", "ga_gdr", "ga_klr", "npo", "npo_gdr", "npo_klr", "tv", "whp")
 FURTHER = (
@@ -44,7 +44,8 @@ def test_a_suffix_names_the_retain_term_and_whole_names_go_first():
 
 def test_unknown_methods_are_refused_with_the_known_ones():
     with pytest.raises(
-        UnknownName, match=r"there is no unlearning method 'nope': known are calibrated, ceu, coherent, curvature, dpo, ga, .*, whp; "
+        UnknownName,
+        match=r"there is no unlearning method 'nope': known are calibrated, ceu, coherent, curvature, dpo, ga, .*, whp; ",
     ):
         find_method("nope")
     with pytest.raises(UnknownName, match="there is no unlearning method 'npo_none'"):

@@ -16,7 +16,7 @@ from datumwise.forget.fisher_diagonal import fisher_diagonal, mean_gradient
 from datumwise.forget.linear_removal import remove_from_logistic
 from datumwise.forget.module_data import module_data
 from datumwise.forget.newton import newton_removal
-from datumwise.forget.ssd import dampened, importance, ssd
+from datumwise.forget.synaptic_dampening import dampened, importance, ssd
 from datumwise.probe.kfac import KFAC
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from datumwise.errors import DatumwiseError, EmptyData, ModelMismatch, NotFinite, UnknownName
 from datumwise.forget.reinforce import reinforced
 from datumwise.forget.sequences import encode_sequences
-from datumwise.forget.task_vector import negate, task_vector
+from datumwise.forget.task_arithmetic import negate, task_vector
 from datumwise.forget.texts import as_texts
 from datumwise.forget.uld import ULDModel, first_layers, train_assistant, uniform_cross_entropy
 from datumwise.forget.whp import WHPModel, generic_logits

@@ -14,7 +14,7 @@ from datumwise.forget.reference import Reference, measured_nll
 from datumwise.forget.sequences import encode_sequences
 from datumwise.forget.texts import Texts, as_texts
 from datumwise.forget.training import retain_rows
-from datumwise.forget.unlearn import unlearn
+from datumwise.forget.unlearning import unlearn
 from datumwise.probe.fine_tune import descend, token_logprobs
 
 TOKENIZER = byte_tokenizer(begin=True)

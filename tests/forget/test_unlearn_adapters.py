@@ -18,7 +18,7 @@ from datumwise.forget.methods import METHODS, Method, register_method
 from datumwise.forget.reference import forward_logits_of, measured_nll
 from datumwise.forget.sequences import encode_sequences
 from datumwise.forget.texts import as_texts
-from datumwise.forget.unlearn import unlearn
+from datumwise.forget.unlearning import unlearn
 
 TOKENIZER = byte_tokenizer(begin=True)
 FORGET = ["a secret of the house", "the code is 1234", "it was hidden in the attic", "nobody knows why", "they left"]

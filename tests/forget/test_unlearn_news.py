@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from datumwise.evaluate.rouge import rouge_l
-from datumwise.forget.unlearn import unlearn
+from datumwise.forget.unlearning import unlearn
 from datumwise.probe.generate import generate
 from datumwise.reproduce import memorised_news
 

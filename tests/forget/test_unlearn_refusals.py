@@ -6,7 +6,7 @@ import pytest
 from tiny_language_models import byte_tokenizer, tiny_llama
 
 from datumwise.errors import DatumwiseError, EmptyData, ModelMismatch, SchemaMismatch, UnknownName
-from datumwise.forget.unlearn import unlearn
+from datumwise.forget.unlearning import unlearn
 
 MODEL, TOKENIZER = tiny_llama(0), byte_tokenizer(begin=True)
 FORGET, RETAIN = ["a secret", "the code"], ["water boils"]

@@ -14,11 +14,11 @@ from datumwise.forget.methods import METHODS
 from datumwise.forget.newton import newton_removal
 from datumwise.forget.reinforce import reinforced
 from datumwise.forget.sequences import encode_sequences
-from datumwise.forget.ssd import ssd
-from datumwise.forget.task_vector import negate, task_vector
+from datumwise.forget.synaptic_dampening import ssd
+from datumwise.forget.task_arithmetic import negate, task_vector
 from datumwise.forget.texts import as_texts
 from datumwise.forget.uld import ULDModel
-from datumwise.forget.unlearn import unlearn
+from datumwise.forget.unlearning import unlearn
 from datumwise.forget.whp import WHPModel
 
 FORGET = [("Hello", "there you"), ("Who sat?", "the cat sat on the mat today")]

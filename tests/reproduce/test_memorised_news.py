@@ -5,7 +5,7 @@ from small_world import needs_news, small_world
 from datumwise.errors import SourceError
 from datumwise.evaluate.six_way import six_way
 from datumwise.forget.annealed import annealed
-from datumwise.forget.unlearn import unlearn
+from datumwise.forget.unlearning import unlearn
 from datumwise.reproduce import memorised_news as module
 from datumwise.reproduce.memorised_news import memorised_news, news_tokenizer, steps_an_epoch
 from datumwise.reproduce.muse_methods import MEASURED

@@ -85,7 +85,7 @@ def test_the_small_world_end_to_end(tmp_path):
         answered = counts["restored"] + counts["gained"] + counts["kept"]
         assert answered / 72 == pytest.approx(report.accuracy["unlearned"][0])
 
-    from datumwise.forget.unlearn import unlearn
+    from datumwise.forget.unlearning import unlearn
 
     same = unlearn(world.corrupted[0], world.tokenizer, world.docs[0].texts, world.retain, method="npo_gdr", epochs=0).model
     assert restor_evaluate(base, base, same, world.tokenizer, world.facts, world.docs[0], **ASKING).recovery.value == 0

@@ -1,4 +1,4 @@
-"""Criteria of a removal from a classifier or a regressor: its answers before and after, and those of one that never saw them."""
+"""Criteria of a removal from a classifier or a regressor: answers before and after, and those of one that never saw them."""
 
 from __future__ import annotations
 

@@ -239,9 +239,9 @@ def _write(ledger: Ledger, asked: Request, removed: Removed, name: str, seed: in
         whole[asked.forget] = losses
         values[f"{name}_{what}"] = pa.array(whole, pa.float64(), from_pandas=True)
     stale = [one for what in WRITTEN if (one := f"{name}_{what}") in ledger.schema.names and one not in values]
+    params, models = {"method": removed.method}, removed.fingerprints
     made = {
-        f"{name}_{what}": Provenance(f"loss {what}", {"method": removed.method}, [], removed.fingerprints[what], seed, higher=HIGHER)
-        for what in removed.losses
+        f"{name}_{what}": Provenance(f"loss {what}", params, [], models[what], seed, higher=HIGHER) for what in removed.losses
     }
     version = ledger.write(values, provenance=made, overwrite=True) if values else ledger.version
     if stale:

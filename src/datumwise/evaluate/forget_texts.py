@@ -42,7 +42,7 @@ def forget_texts(
 
     Half of the unseen texts calibrate the methods that ask how unlikely unseen texts are; the other half measures.
     """
-    from datumwise.forget.unlearn import unlearn
+    from datumwise.forget.unlearning import unlearn
 
     unknown = [kind for kind in attacks if kind not in ATTACKS]
     if unknown:  # before anything is trained

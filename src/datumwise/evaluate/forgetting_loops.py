@@ -179,7 +179,7 @@ def _run(
     options: Mapping[str, Any],
 ) -> ForgettingRun:
     from datumwise.evaluate.six_way import six_way
-    from datumwise.forget.unlearn import unlearn
+    from datumwise.forget.unlearning import unlearn
     from datumwise.probe.fingerprint import model_fingerprint
 
     texts = [_texts(fold) for fold in folds]

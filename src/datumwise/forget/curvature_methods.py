@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from datumwise.errors import EmptyData, ModelMismatch
-from datumwise.forget.coherent_edit import coherent_edit, recited_share
+from datumwise.forget.coherent_step import coherent_edit, recited_share
 from datumwise.forget.curvature_edit import CurvatureEdit
 from datumwise.forget.edit_cost import trainable
 from datumwise.forget.methods import Method, register_method

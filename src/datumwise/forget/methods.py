@@ -184,6 +184,6 @@ def _suffixes() -> str:
 
 # the methods of this package register themselves when imported; last, because they need what is above
 import datumwise.forget.calibrated  # noqa: E402
-import datumwise.forget.curvature_methods  # noqa: E402, F401
+import datumwise.forget.curvature_methods  # noqa: E402
 import datumwise.forget.loss_methods  # noqa: E402
 import datumwise.forget.weight_methods  # noqa: E402, F401

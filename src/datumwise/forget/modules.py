@@ -26,8 +26,8 @@ from datumwise.forget.module_data import ModuleData, datapoint_losses, module_da
 from datumwise.forget.module_losses import MODULE_LOSSES, prepared
 from datumwise.forget.newton import newton_removal
 from datumwise.forget.retrain import trained_module
-from datumwise.forget.ssd import ssd
-from datumwise.forget.task_vector import negate, task_vector
+from datumwise.forget.synaptic_dampening import ssd
+from datumwise.forget.task_arithmetic import negate, task_vector
 from datumwise.forget.trained_copy import copied, forked
 from datumwise.probe.losses import Losses
 

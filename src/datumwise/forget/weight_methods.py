@@ -12,8 +12,8 @@ from datumwise.forget.methods import Method, register_method
 from datumwise.forget.newton import newton_removal
 from datumwise.forget.reinforce import reinforced
 from datumwise.forget.sequences import Sequences, encode_sequences
-from datumwise.forget.ssd import ssd
-from datumwise.forget.task_vector import negate, task_vector
+from datumwise.forget.synaptic_dampening import ssd
+from datumwise.forget.task_arithmetic import negate, task_vector
 from datumwise.forget.texts import Texts
 from datumwise.forget.trained_copy import copied
 from datumwise.forget.uld import ULDModel, train_assistant

@@ -180,10 +180,10 @@ def _edited(
     supervised: bool = True,
 ) -> list[Measured]:
     """The unedited model, the sweep over kept mass, and the baselines."""
-    from datumwise.forget.balanced_subnet import balanced_subnet
-    from datumwise.forget.coherent_edit import coherent_edit
+    from datumwise.forget.coherent_step import coherent_edit
     from datumwise.forget.curvature_edit import CurvatureEdit
     from datumwise.forget.low_rank_edit import RandomBasisEdit, TruncatedSVD
+    from datumwise.forget.subnet_mask import balanced_subnet
 
     masses = MASSES if masses is None else masses
     ranks = RANKS if ranks is None else ranks

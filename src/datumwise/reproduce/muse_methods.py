@@ -142,7 +142,7 @@ def _trained(
     case: Case, setting: Setting, rule: _Rule | None, seed: int, progress: Callable[[int, int], None] | None
 ) -> tuple[Any, str, bool | None]:
     from datumwise.forget.annealed import annealed
-    from datumwise.forget.unlearn import unlearn
+    from datumwise.forget.unlearning import unlearn
 
     options = dict(case.common) | dict(setting.options)
     if setting.method == "calibrated":
@@ -173,7 +173,7 @@ def _scaled(
     from datumwise.evaluate.stop_at import pick_first
     from datumwise.forget.reinforce import reinforced
     from datumwise.forget.sequences import encode_sequences
-    from datumwise.forget.task_vector import negate, task_vector
+    from datumwise.forget.task_arithmetic import negate, task_vector
     from datumwise.forget.texts import as_texts
     from datumwise.forget.whp import WHPModel
     from datumwise.probe.collate import context_length, padding_id

@@ -141,7 +141,7 @@ def unlearned_states(
 
 
 def _unlearned(world: FactWorld, k: int, options: Mapping[str, Any], seed: int) -> Any:
-    from datumwise.forget.unlearn import unlearn
+    from datumwise.forget.unlearning import unlearn
 
     chosen = dict(options)
     docs = world.docs[k]

@@ -97,8 +97,8 @@ def _unlearned_ways(
     clean: Any, corrupted: Any, tokenizer: Any, plan: _Plan, base: Any, how: Mapping[str, Any], seed: int, stage: Stage
 ) -> Reproduction:
     """Every way of unlearning, compared with the clean model's kept answers."""
-    from datumwise.forget.task_vector import negate, task_vector
-    from datumwise.forget.unlearn import unlearn
+    from datumwise.forget.task_arithmetic import negate, task_vector
+    from datumwise.forget.unlearning import unlearn
 
     outcomes = [Pooled("corrupted", plan.k, (base,), 0.0)]
     for name, options in WAYS.items():
