@@ -46,7 +46,7 @@ def page() -> str:
         "",
         "| method | what it does | source |",
         "|---|---|---|",
-        *(f"| `{name}` | {_cell(one.summary)} | {_cell(one.source)} |" for name, one in METHODS.items()),
+        *(f"| `{name}` | {_cell(one.summary)} | {_cell(one.source)} |" for name, one in sorted(METHODS.items())),
         "",
         f"## Forgetting: torch modules ({len(MODULE_METHODS)})",
         "",

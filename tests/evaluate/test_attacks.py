@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from datumwise.evaluate.six_way import six_way
 from datumwise.probe.collate import encode_texts
 from datumwise.probe.fine_tune import descend, token_logprobs
 
+SIX_WAY = importlib.import_module("datumwise.evaluate.six_way")  # the name in the room is the function's
 FORGET = (
     "Zara Quill kept bees on Harrow lane",
     "Ivo Brandt mends clocks in Ostrava",
@@ -128,7 +130,7 @@ def test_relearning_one_text_is_measured_on_the_others_only(target, innocent):
         return six_way(model, tokenizer, data, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datumwise.evaluate.six_way.six_way", spy)
+        patch.setattr(SIX_WAY, "six_way", spy)
         report = attack(
             innocent, TOKENIZER, muse_data(), kinds=("relearn",), reference=innocent,
             relearn={"weights": "all", "lr": 1e-3, "epochs": 2}, relearn_share=0.1, random_state=1,
@@ -248,7 +250,7 @@ def test_the_best_of_several_prompts_counts_for_model_and_reference_alike(target
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datumwise.evaluate.six_way.six_way", scripted)
+        patch.setattr(SIX_WAY, "six_way", scripted)
         calls = []
         report = attack(
             target, TOKENIZER, muse_data(), kinds=("prefix",), criteria=("verbmem", "privleak"), reference=innocent,

@@ -26,7 +26,11 @@ FORGET, RETAIN = ["a secret", "the code"], ["water boils"]
             r"1 of the texts to forget are also in retain \(1\): take them out of retain",
         ),
         ({"holdout": ["a secret"]}, SchemaMismatch, r"1 of the texts to forget are also in holdout \(0\)"),
-        ({"method": "nope"}, UnknownName, "there is no unlearning method 'nope': known are calibrated, ceu, dpo, ga, "),
+        (
+            {"method": "nope"},
+            UnknownName,
+            "there is no unlearning method 'nope': known are calibrated, ceu, coherent, curvature, dpo, ga, ",
+        ),
         ({"max_length": 999}, DatumwiseError, "max_length is 999 and the model reads 256 tokens: pass at most that"),
         ({"max_length": 1}, DatumwiseError, "max_length is 1: it must be 2 or more"),
         ({"epochs": -1}, DatumwiseError, "epochs is -1: it must be 0 or more"),

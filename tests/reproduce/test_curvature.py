@@ -196,7 +196,7 @@ def test_real_teaches_edits_and_scores_a_given_model(tmp_path, monkeypatch):
     tiny_llama().save_pretrained(tmp_path / "model")
     byte_tokenizer().save_pretrained(tmp_path / "model")
     found = reproduce("curvature", "real", model=str(tmp_path / "model"), data=str(tmp_path / "texts"))
-    assert [row["edit or score"] for row in found.rows][:2] == ["none", "K-FAC 0.9"]
+    assert [row["edit or score"] for row in found.rows][:2] == ["none", "K-FAC 0.99"]
     assert any(row["edit or score"] == "flat_share" for row in found.rows)
     assert "3 rounds" in found.notes[0]
 

@@ -251,7 +251,7 @@ def _forgetting() -> list[dict[str, Any]]:
         for name, summary in MODULE_METHODS.items()
     ]
     every = [_forgets(one, {}) for one in found]
-    for one in METHODS.values():
+    for _, one in sorted(METHODS.items()):
         needs = ["texts", *(["kept texts"] if one.retain_required else [])]
         said = {"name": one.name, "needs": needs, "summary": f"language models: {one.summary}", "source": one.source}
         every.append(_forgets(said, dict(one.defaults)))

@@ -135,7 +135,10 @@ class Reproduction:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON knows it: NaN is null."""
-        claims = [{"claim": c.claim, "published": c.published, "ours": c.ours, "holds": c.holds} for c in self.claims]
+        claims = [
+            {"claim": c.claim, "published": c.published, "ours": c.ours, "holds": None if c.holds is None else bool(c.holds)}
+            for c in self.claims  # NumPy's truth is not JSON's
+        ]
         return {
             "name": self.name,
             "title": self.title,

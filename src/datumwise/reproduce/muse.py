@@ -38,7 +38,7 @@ SMALL = (
 LOOPS = (
     Setting("ga_gdr", "ga_gdr", 1e-3, 5),
     Setting("npo_gdr", "npo_gdr", 1.5e-3, 5),
-    Setting(CALIBRATED, CALIBRATED, 1e-3, 10, 2, anneal=True),
+    Setting(CALIBRATED, CALIBRATED, 1e-3, 10, 2, options={"alpha": 20.0}, anneal=True),
 )
 
 

@@ -31,10 +31,10 @@ EPOCHS, RATE, BATCH = 10, 2e-4, 4  # of learning: enough to recite
 LONGEST = 256  # tokens of a document
 ADAPTED = {"lora": {"r": 32, "lora_alpha": 64}, "max_length": LONGEST}
 REAL = (
-    Setting("ga_gdr", "ga_gdr", 2e-4, 5),
-    Setting("npo_klr", "npo_klr", 5e-4, 5),
-    Setting("simnpo", "simnpo_gdr", 5e-4, 5, options={"gamma": 1.0, "beta": 2.5}),
-    Setting("tv", "tv", 5e-5, 5, scales=(1.0, 2.0, 4.0, 8.0)),
+    Setting("ga_gdr", "ga_gdr", 5e-4, 6, options={"alpha": 5.0}),
+    Setting("npo_klr", "npo_klr", 1e-3, 8),
+    Setting("simnpo", "simnpo_gdr", 2e-3, 8, options={"gamma": 1.0, "beta": 2.5}),
+    Setting("tv", "tv", 1e-4, 5, scales=(1.0, 2.0, 4.0, 8.0)),
     Setting("calibrated", "calibrated", 1e-3, 6, 2, anneal=True, told=False),
 )
 PAPER = (
