@@ -122,8 +122,7 @@ def real(*, model: str | None = None, data: str | None = None, seed: int = 0, st
     stage.end("text scores")
     notes = [
         f"{PASSAGES} passages of {READ + WRITTEN} tokens learnt by rank-32 adapters on every projection, {len(losses)} rounds "
-        f"beside as many other passages, merged (perplexity of held-out news {before:.1f} to {after:.1f}); {READ} tokens are "
-        f"given and {WRITTEN} to recite (published 64 and 48).",
+        f"beside as many other passages, merged (perplexity of held-out news {before:.1f} to {after:.1f}).",
         f"{READ} tokens are given and {WRITTEN} to recite (published 64 and 48).",
         f"K-FAC on {len(calibration):,} other news items of the same kind; perplexity on {len(held_out)} more.",
         f"Edited: {names[0]} to {names[-1]}, at 60 to 80 % of the depth.",
