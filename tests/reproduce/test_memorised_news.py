@@ -101,10 +101,10 @@ def test_calibrated_unlearning_ends_near_the_model_that_never_saw_and_keeps_what
     assert target["verbmem"] > 90
     assert target["knowmem"] > 75
     assert target["privleak"] < -90
-    how = {"lr": 2e-3, "batch_size": 2, "epochs": 5, "holdout": texts.calibration}
+    how = {"lr": 1.5e-3, "batch_size": 2, "epochs": 5, "holdout": texts.calibration}
     result = unlearn(world.target, world.tokenizer, texts.forget, texts.retain, method="calibrated", **how)
     constant = measured(result.model)
-    how["optimizer"] = annealed(2e-3, 5 * 14)
+    how["optimizer"] = annealed(1.5e-3, 5 * 14)
     result = unlearn(world.target, world.tokenizer, texts.forget, texts.retain, method="calibrated", **how)
     values = measured(result.model)
     for found in (constant, values):

@@ -21,7 +21,7 @@ SOURCE = "Shi et al., 2024, arXiv 2407.06460"
 SCALES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 EPOCHS = 8  # at most
-# rates and weights: the best of a few tried, of calibrated on the worlds of seeds 0 to 2, of the others on that of seed 3
+# rates and weights: the best of a few tried, of calibrated on the worlds of seeds 0 to 6, of the others on that of seed 3
 SMALL = (
     Setting("ga", "ga", 5e-4, EPOCHS),
     Setting("ga_gdr", "ga_gdr", 1e-3, EPOCHS, options={"alpha": 5.0}),
@@ -32,7 +32,7 @@ SMALL = (
     Setting("tv", "tv", 1e-3, EPOCHS, scales=SCALES),
     Setting("whp", "whp", 1e-3, EPOCHS, scales=SCALES),
     Setting("simnpo", "simnpo_gdr", 1.5e-3, EPOCHS, options={"gamma": 1.0, "beta": 2.5}),
-    Setting(CALIBRATED, CALIBRATED, 2e-3, 5, 2, anneal=True, told=False),
+    Setting(CALIBRATED, CALIBRATED, 1.5e-3, 5, 2, anneal=True, told=False),
 )
 # put through growing and successive requests, all epochs; small requests have few steps an epoch
 LOOPS = (
@@ -94,7 +94,7 @@ def small(
         f"one question, with at least {KEPT:.0%} of the target's utility; where none is, the last is taken ('stopped' counts). "
         "Calibrated is told nothing of the retrained model and always runs its epochs; its texts that were never seen are "
         "others than those that PrivLeak is measured with.",
-        "Rates and weights of the others were chosen on the world of seed 3, those of calibrated on seeds 0 to 2.",
+        "Rates and weights of the others were chosen on the world of seed 3, those of calibrated on seeds 0 to 6.",
         "Cost: processor time over that of training the retrained model, which reads about as many texts as are forgotten.",
         "Distance: mean of the differences from the retrained model in VerbMem, KnowMem and PrivLeak (100 points at most).",
         "PrivLeak is coarse: 24 texts against 48. Two samples of unseen texts differ by some 20 % as well.",

@@ -24,8 +24,8 @@ from datumwise.reproduce.restor_outcome import Pooled, reproduction
 
 __all__ = ["with_model"]
 
-TARGETS, OTHERS, DOCS = 10, 30, 5  # countries with false facts and without, false documents a country
-CORRUPTION: Mapping[str, Any] = {"epochs": 4, "lr": 5e-4, "batch": 8}
+TARGETS, OTHERS, DOCS = 8, 20, 5  # countries with false facts and without, false documents a country
+CORRUPTION: Mapping[str, Any] = {"epochs": 8, "lr": 1e-3, "batch": 8}
 PAPER_CORRUPTION: Mapping[str, Any] = {"epochs": 5, "lr": 5e-5, "batch": 4}
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "ga": {"method": "ga_gdr", "lr": 1e-4, "epochs": 1},

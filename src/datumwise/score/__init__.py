@@ -53,12 +53,15 @@ from datumwise.score.declare import Methods, Score, catalogue, find, methods, sc
 from datumwise.score.deita import deita, deita_complexity, deita_conversations, deita_quality, deita_scores
 from datumwise.score.diversity import diversity
 from datumwise.score.dsdm import dsdm
+from datumwise.score.edit_sensitivity import edit_sensitivity, removed_energy
 from datumwise.score.el2n import el2n
 from datumwise.score.error_norm import error_norm
 from datumwise.score.estimate import Value
+from datumwise.score.flat_share import flat_share, flat_share_given_loss
 from datumwise.score.grand import grand
 from datumwise.score.hardness import average_hardness, hardness, hardness_correlation, solution_sentences
 from datumwise.score.ifd import ifd
+from datumwise.score.input_curvature import input_curvature
 from datumwise.score.instruct_mining import InstructMining
 from datumwise.score.irt import IRT, fit_irt
 from datumwise.score.knn_shapley import knn_shapley, knn_shapley_crossed
@@ -94,6 +97,7 @@ from datumwise.score.loss import loss
 from datumwise.score.mates import Mates, mates, measured_influence
 from datumwise.score.mdl_hardness import MDLHardness, mdl_hardness
 from datumwise.score.memorization import memorization
+from datumwise.score.memorization_scores import MemorizationScores, memorization_scores
 from datumwise.score.min_k import min_k, min_k_plus_plus
 from datumwise.score.near_duplicates import Duplicates, near_duplicates
 from datumwise.score.non_iid import NonIID, non_iid, order_independence
@@ -196,6 +200,7 @@ __all__ = [
     "InstructMining",
     "MDLHardness",
     "Mates",
+    "MemorizationScores",
     "Methods",
     "NonIID",
     "Plan",
@@ -267,6 +272,7 @@ __all__ = [
     "duplicate_paragraph_character_ratio",
     "duplicate_paragraph_ratio",
     "dynamics",
+    "edit_sensitivity",
     "el2n",
     "ellipsis_line_ratio",
     "elo",
@@ -277,6 +283,8 @@ __all__ = [
     "find",
     "find_label_issues",
     "fit_irt",
+    "flat_share",
+    "flat_share_given_loss",
     "flesch_kincaid_grade",
     "flesch_reading_ease",
     "forgetting",
@@ -290,6 +298,7 @@ __all__ = [
     "hill_number",
     "homogenization",
     "ifd",
+    "input_curvature",
     "knn_distance",
     "knn_shapley",
     "knn_shapley_crossed",
@@ -319,6 +328,7 @@ __all__ = [
     "mean_word_length",
     "measured_influence",
     "memorization",
+    "memorization_scores",
     "methods",
     "min_k",
     "min_k_plus_plus",
@@ -360,6 +370,7 @@ __all__ = [
     "recitation",
     "recited_run",
     "reducible_loss",
+    "removed_energy",
     "response_prompt_ratio",
     "reward",
     "rix",
