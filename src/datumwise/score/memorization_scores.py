@@ -172,7 +172,7 @@ def memorization_scores(
     >>> torch.manual_seed(0)
     <torch._C.Generator object at ...>
     >>> x = torch.randn(200, 8) * torch.tensor([3.0] * 4 + [0.1] * 4)  # half of the inputs hardly vary
-    >>> x[7, 4:] = 20.0  # but for this one
+    >>> x[7] = torch.tensor([0.0] * 4 + [2.0] * 4)  # but for this one
     >>> model = torch.nn.Linear(8, 2)
     >>> memorization_scores(model, (x, (x[:, 0] > 0).long()), scores=["flat_share"]).top("flat_share", 1)[0][0]
     7
